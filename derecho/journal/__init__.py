@@ -1,0 +1,33 @@
+"""What happened: the events of a run, their JSON, and the rules that every journal keeps. Public names."""
+
+from derecho.journal.codec import dump_events as dump_events
+from derecho.journal.codec import load_events as load_events
+from derecho.journal.events import EVENT_TYPES as EVENT_TYPES
+from derecho.journal.events import ActivityCompleted as ActivityCompleted
+from derecho.journal.events import ActivityFailed as ActivityFailed
+from derecho.journal.events import ActivityScheduled as ActivityScheduled
+from derecho.journal.events import ActivityStarted as ActivityStarted
+from derecho.journal.events import ChildWorkflowCompleted as ChildWorkflowCompleted
+from derecho.journal.events import ChildWorkflowFailed as ChildWorkflowFailed
+from derecho.journal.events import ChildWorkflowScheduled as ChildWorkflowScheduled
+from derecho.journal.events import ChildWorkflowStarted as ChildWorkflowStarted
+from derecho.journal.events import CommandEvent as CommandEvent
+from derecho.journal.events import Event as Event
+from derecho.journal.events import Failure as Failure
+from derecho.journal.events import SideEffectRecorded as SideEffectRecorded
+from derecho.journal.events import SignalExternalScheduled as SignalExternalScheduled
+from derecho.journal.events import SignalReceived as SignalReceived
+from derecho.journal.events import TimerCancelled as TimerCancelled
+from derecho.journal.events import TimerFired as TimerFired
+from derecho.journal.events import TimerScheduled as TimerScheduled
+from derecho.journal.events import UnknownEvent as UnknownEvent
+from derecho.journal.events import WorkflowCancelled as WorkflowCancelled
+from derecho.journal.events import WorkflowCancelRequested as WorkflowCancelRequested
+from derecho.journal.events import WorkflowCompleted as WorkflowCompleted
+from derecho.journal.events import WorkflowContinuedAsNew as WorkflowContinuedAsNew
+from derecho.journal.events import WorkflowFailed as WorkflowFailed
+from derecho.journal.events import WorkflowStarted as WorkflowStarted
+from derecho.journal.events import WorkflowTaskCompleted as WorkflowTaskCompleted
+from derecho.journal.events import WorkflowTaskScheduled as WorkflowTaskScheduled
+from derecho.journal.events import WorkflowTaskStarted as WorkflowTaskStarted
+from derecho.journal.lifecycle import check_journal as check_journal

@@ -1,0 +1,1 @@
+"""Stores: durable homes of runs, journals, activities and timers."""

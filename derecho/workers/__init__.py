@@ -1,0 +1,1 @@
+"""Workers: each does one kind of work, one batch at a time."""
