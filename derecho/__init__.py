@@ -5,6 +5,9 @@ Every public name is importable from here; `derecho.journal`, `derecho.stores` a
 
 from derecho._core import Future as Future
 from derecho._core import Timer as Timer
+from derecho.activities import ActivityInfo as ActivityInfo
+from derecho.activities import activity_info as activity_info
+from derecho.activities import heartbeat as heartbeat
 from derecho.authoring.context import cancelled as cancelled
 from derecho.authoring.context import info as info
 from derecho.authoring.context import is_cancelled as is_cancelled
@@ -30,7 +33,53 @@ from derecho.authoring.timers import now as now
 from derecho.authoring.timers import sleep as sleep
 from derecho.authoring.timers import timer as timer
 from derecho.authoring.timers import wait_for as wait_for
-from derecho.replayer import LiveRun
-from derecho.replayer import open_run
+from derecho.client import Client as Client
+from derecho.client import Run as Run
+from derecho.client import WorkflowExecution as WorkflowExecution
+from derecho.client import WorkflowPage as WorkflowPage
+from derecho.clock import Clock as Clock
+from derecho.clock import SystemClock as SystemClock
+from derecho.engine import Engine as Engine
+from derecho.errors import ActivityCancelledError as ActivityCancelledError
+from derecho.errors import ActivityError as ActivityError
+from derecho.errors import ActivityTimeoutError as ActivityTimeoutError
+from derecho.errors import CancelledError as CancelledError
+from derecho.errors import ChannelClosedError as ChannelClosedError
+from derecho.errors import ChildWorkflowError as ChildWorkflowError
+from derecho.errors import CodecError as CodecError
+from derecho.errors import ContinuedAsNewError as ContinuedAsNewError
+from derecho.errors import DeadlockError as DeadlockError
+from derecho.errors import DerechoError as DerechoError
+from derecho.errors import JournalError as JournalError
+from derecho.errors import LeaseLostError as LeaseLostError
+from derecho.errors import NondeterminismError as NondeterminismError
+from derecho.errors import NonRetryableError as NonRetryableError
+from derecho.errors import NotCompletedError as NotCompletedError
+from derecho.errors import NotInWorkflowError as NotInWorkflowError
+from derecho.errors import RegistrationError as RegistrationError
+from derecho.errors import RetryAfter as RetryAfter
+from derecho.errors import RunClosingError as RunClosingError
+from derecho.errors import SideEffectError as SideEffectError
+from derecho.errors import StoreError as StoreError
+from derecho.errors import TimerCancelledError as TimerCancelledError
+from derecho.errors import WorkflowAlreadyRunningError as WorkflowAlreadyRunningError
+from derecho.errors import WorkflowCancelledError as WorkflowCancelledError
+from derecho.errors import WorkflowFailedError as WorkflowFailedError
+from derecho.errors import WorkflowNotFoundError as WorkflowNotFoundError
+from derecho.errors import WorkflowTerminatedError as WorkflowTerminatedError
+from derecho.journal.commit import WorkflowStatus as WorkflowStatus
+from derecho.payloads import Codec as Codec
+from derecho.payloads import JSONCodec as JSONCodec
+from derecho.policies import RetryPolicy as RetryPolicy
+from derecho.policies import TimeoutPolicy as TimeoutPolicy
+from derecho.registry import Registry as Registry
+from derecho.replayer import ReplayResult as ReplayResult
+from derecho.replayer import replay as replay
+from derecho.replayer import replay_from_store as replay_from_store
+from derecho.stores.base import Store as Store
+from derecho.stores.memory import MemoryStore as MemoryStore
+from derecho.stores.sqlite import SQLiteStore as SQLiteStore
+from derecho.workers.loop import Worker as Worker
+from derecho.workers.loop import run_worker as run_worker
 
 __version__ = "0.1.0"

@@ -186,13 +186,17 @@ class Client:
         Raises:
             ExceptionGroup: some were refused (`WorkflowAlreadyRunningError`); the others are started.
         """
-        answers = self._start(workflow, [(workflow_id, tuple(args), {}) for workflow_id, args in starts], None)
+        answers = self._start(
+            workflow, [(workflow_id, tuple(args), {}) for workflow_id, args in starts], None
+        )
         refused = [answer for answer in answers if isinstance(answer, Exception)]
         if refused:
             raise ExceptionGroup(f"{len(refused)} of {len(answers)} workflows were not started", refused)
         return [answer for answer in answers if not isinstance(answer, Exception)]
 
-    def get_workflow(self, workflow_id: str, run_id: str | None = None, returns: type[R] | Any = Any) -> Run[R]:
+    def get_workflow(
+        self, workflow_id: str, run_id: str | None = None, returns: type[R] | Any = Any
+    ) -> Run[R]:
         """Return a run that exists.
 
         Args:
@@ -203,7 +207,9 @@ class Client:
             WorkflowNotFoundError: there is none.
         """
         row = self._row(workflow_id, run_id or "")
-        return Run(self, row.workflow_id, row.run_id, Signature.of_result(returns, f"workflow {row.workflow_type!r}"))
+        return Run(
+            self, row.workflow_id, row.run_id, Signature.of_result(returns, f"workflow {row.workflow_type!r}")
+        )
 
     def signal_workflow(self, workflow_id: str, name: str, payload: Any = None) -> None:
         """Send a signal to the open run of a workflow id; once this returns, it survives any crash (G1).
@@ -274,7 +280,10 @@ class Client:
     # --- inside
 
     def _start(
-        self, workflow: Workflow[..., R] | str, starts: Sequence[tuple[str, tuple[Any, ...], dict[str, Any]]], request_id: str | None
+        self,
+        workflow: Workflow[..., R] | str,
+        starts: Sequence[tuple[str, tuple[Any, ...], dict[str, Any]]],
+        request_id: str | None,
     ) -> list[Run[R] | Exception]:
         if isinstance(workflow, Workflow):
             name, signature = workflow.name, workflow.signature
@@ -342,11 +351,15 @@ class Client:
         for event in reversed(self.store.load_events(row.run_id, max(row.last_event_id - 2, 0))):
             if isinstance(event, TERMINAL_EVENTS):
                 return event
-        raise StoreError(f"run {row.run_id} is closed but its journal has no terminal event; the database is damaged")
+        raise StoreError(
+            f"run {row.run_id} is closed but its journal has no terminal event; the database is damaged"
+        )
 
     def _cancel_reason(self, row: RunRow) -> str:
         asked = (
-            event.reason for event in self.store.load_events(row.run_id) if isinstance(event, WorkflowCancelRequested)
+            event.reason
+            for event in self.store.load_events(row.run_id)
+            if isinstance(event, WorkflowCancelRequested)
         )
         return next(asked, "")
 

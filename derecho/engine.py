@@ -18,12 +18,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from derecho import _core
 from derecho.client import Client
 from derecho.names import check_name
-from derecho.payloads import Codec, JSONCodec
+from derecho.payloads import Codec
 from derecho.policies import Duration, RetryPolicy, duration_ns
 from derecho.registry import Registry
 from derecho.replayer import RunSettings
@@ -39,8 +39,7 @@ from derecho.workers.watchdog import ABANDONED_MAX, Abandoned, Watchdog
 from derecho.workers.workflow import WorkflowWorker
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-# A lease is renewed three times in its length, the watchdog looks four times within its timeout.
-_RENEWALS: Final = 3
+# The watchdog looks so often within its timeout.
 _LOOKS: Final = 4
 
 log = logging.getLogger("derecho.engine")
@@ -102,7 +101,9 @@ class Engine:
         self._deadlock_s = _positive_ns(deadlock_timeout, "deadlock_timeout") / 1e9
         self._settings = RunSettings(codec=self._codec, default_retry=default_retry_policy, logger=logger)
         self._live: _Live | None = None
-        self.leases = LeaseKeeper(store, run_lease_ns=self._run_lease_ns, activity_lease_ns=self._activity_lease_ns)
+        self.leases = LeaseKeeper(
+            store, run_lease_ns=self._run_lease_ns, activity_lease_ns=self._activity_lease_ns
+        )
         self.workflow_worker = self._new_workflow_worker()
         self.activity_worker = self._new_activity_worker(InlineRunner())
         self.timer_worker = TimerWorker(store, worker_id=self.worker_id)
@@ -150,7 +151,9 @@ class Engine:
         live = self._live
         assert live is not None
         in_main = threading.current_thread() is threading.main_thread()
-        former = {number: signal.signal(number, live.on_signal) for number in _STOP_SIGNALS} if in_main else {}
+        former = (
+            {number: signal.signal(number, live.on_signal) for number in _STOP_SIGNALS} if in_main else {}
+        )
         try:
             live.stopping.wait()
             self.stop()
@@ -168,7 +171,7 @@ class Engine:
 
         return self.run, interrupt
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -232,10 +235,11 @@ class _Live:
             (engine.timeout_worker, "timeouts"),
         ):
             self._threads.append(self._thread(name, run_worker, worker, self._stop))
-        lease_s = min(engine._run_lease_ns, engine._activity_lease_ns) / 1e9
         self._keepers = [
-            self._thread("leases", run_every, engine.leases.process, lease_s / _RENEWALS, self._stop_watching),
-            self._thread("watchdog", run_every, self._watchdog.check, engine._deadlock_s / _LOOKS, self._stop_watching),
+            self._thread("leases", run_worker, engine.leases, self._stop_watching),
+            self._thread(
+                "watchdog", run_every, self._watchdog.check, engine._deadlock_s / _LOOKS, self._stop_watching
+            ),
         ]
         self._start_workflow_thread(engine.workflow_worker)
 
@@ -251,6 +255,7 @@ class _Live:
                 thread.join(0.1)
         self._engine.activity_worker.stop(grace_s)
         self._stop_watching.set()
+        self._engine.store.bell.ring([self._engine.leases.topic])
         for keeper in self._keepers:
             keeper.join()
 
@@ -286,7 +291,9 @@ class _Live:
         worker = self._engine.workflow_worker = self._engine._new_workflow_worker()
         self._start_workflow_thread(worker)
 
-    def _thread(self, name: str, target: Callable[..., None], *args: Any, start: bool = True) -> threading.Thread:
+    def _thread(
+        self, name: str, target: Callable[..., None], *args: Any, start: bool = True
+    ) -> threading.Thread:
         thread = threading.Thread(target=target, args=args, name=f"derecho-{name}", daemon=True)
         if start:
             thread.start()
@@ -330,5 +337,3 @@ def _positive_ns(duration: Duration, what: str) -> int:
     if not value_ns:
         raise ValueError(f"{what} must be above zero")
     return value_ns
-
-

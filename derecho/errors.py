@@ -272,7 +272,9 @@ class WorkflowTerminatedError(DerechoError):
     """
 
     def __init__(self, reason: str = "") -> None:
-        super().__init__(f"the workflow was terminated: {reason}" if reason else "the workflow was terminated")
+        super().__init__(
+            f"the workflow was terminated: {reason}" if reason else "the workflow was terminated"
+        )
         self.reason = reason
 
 
@@ -330,7 +332,9 @@ class RunClosingError(DerechoError):
     """
 
     def __init__(self, workflow_id: str) -> None:
-        super().__init__(f"workflow {workflow_id!r} is closing; this signal was not recorded, send it again in 5 s")
+        super().__init__(
+            f"workflow {workflow_id!r} is closing; this signal was not recorded, send it again in 5 s"
+        )
         self.workflow_id = workflow_id
 
 

@@ -27,7 +27,9 @@ def check_name(value: Any, what: str) -> str:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise ValueError(f"{what} holds a lone surrogate, which no database can keep: {value!a:.80}") from None
+        raise ValueError(
+            f"{what} holds a lone surrogate, which no database can keep: {value!a:.80}"
+        ) from None
     if size > NAME_BYTES_MAX:
         raise ValueError(f"{what} must be at most {NAME_BYTES_MAX} bytes in UTF-8, got {size}")
     for character in value:

@@ -49,7 +49,8 @@ def duration_ns(duration: Duration, what: str) -> int:
     elif not math.isfinite(duration):
         raise ValueError(f"{what} must be a finite number of seconds, not {duration}")
     else:
-        value_ns = round(max(min(duration, 2.0 * DURATION_MAX_S), -1.0) * _NS)  # Within what round() can take.
+        # Far beyond the limits, a product would be infinite, which round() refuses.
+        value_ns = round(max(min(duration, 2.0 * DURATION_MAX_S), -1.0) * _NS)
     if value_ns < 0:
         raise ValueError(f"{what} must not be negative, got {duration!r}")
     if value_ns > DURATION_MAX_S * _NS:
@@ -99,7 +100,9 @@ class RetryPolicy:
         initial_ns = duration_ns(self.initial_interval, "initial_interval")
         longest_ns = duration_ns(self.max_interval, "max_interval")
         if longest_ns < initial_ns:
-            raise ValueError(f"max_interval ({self.max_interval}) is below initial_interval ({self.initial_interval})")
+            raise ValueError(
+                f"max_interval ({self.max_interval}) is below initial_interval ({self.initial_interval})"
+            )
         coefficient = self.backoff_coefficient
         if isinstance(coefficient, bool) or not isinstance(coefficient, int | float):
             raise TypeError(f"backoff_coefficient must be a number, not {type(coefficient).__name__}")
@@ -112,7 +115,9 @@ class RetryPolicy:
         given: Any = self.non_retryable_errors
         names = () if isinstance(given, str) else tuple(given)
         if isinstance(given, str) or not all(isinstance(name, str) for name in names):
-            raise TypeError("non_retryable_errors must be a sequence of names, such as ('timeout', 'ValueError')")
+            raise TypeError(
+                "non_retryable_errors must be a sequence of names, such as ('timeout', 'ValueError')"
+            )
         object.__setattr__(self, "non_retryable_errors", names)
 
     @classmethod
@@ -162,7 +167,7 @@ class RetryPolicy:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> RetryPolicy:
-        """Return the policy of a journal. Never validates: the original writes zeros that we refuse from users."""
+        """Return the policy of a journal, unjudged: the original writes zeros that we refuse from users."""
         policy = object.__new__(cls)
         coefficient = payload.get("backoff_coefficient", 0)
         values = {
@@ -200,8 +205,10 @@ class TimeoutPolicy:
                 raise ValueError(f"{name} must be above zero; None means no limit")
 
     def to_payload(self) -> dict[str, int] | None:
-        """Return the form that is written in the journal (integer nanoseconds), or None if nothing is limited."""
+        """Return the form that is written in the journal (integer nanoseconds), or None if all is empty."""
         payload = {
-            name: duration_ns(value, name) for name in self.__slots__ if (value := getattr(self, name)) is not None
+            name: duration_ns(value, name)
+            for name in self.__slots__
+            if (value := getattr(self, name)) is not None
         }
         return payload or None

@@ -16,14 +16,15 @@ from typing import Any, Final
 from derecho import _core
 from derecho.authoring.definitions import Workflow
 from derecho.authoring.environment import Environment
-from derecho.errors import DerechoError, JournalError, NondeterminismError
-from derecho.journal.commit import Draft, TaskDraft
+from derecho.errors import DerechoError, JournalError, NondeterminismError, WorkflowNotFoundError
+from derecho.journal.commit import Draft, Head, TaskDraft, append_task
 from derecho.journal.events import (
     TERMINAL_EVENTS,
     ActivityScheduled,
     ChildWorkflowScheduled,
     CommandEvent,
     Event,
+    Failure,
     SideEffectRecorded,
     SignalExternalScheduled,
     TimerCancelled,
@@ -40,6 +41,7 @@ from derecho.journal.events import (
 )
 from derecho.payloads import Codec, JSONCodec
 from derecho.policies import RetryPolicy
+from derecho.stores.base import Store
 
 log: Final = logging.getLogger("derecho.replay")
 
@@ -87,7 +89,9 @@ class JournalReader:
                     yield self._shown(task)
                     task = None
             elif isinstance(event, UnknownEvent):
-                raise JournalError(f"event {event.id} is of kind {event.unknown_type!r}, which this version cannot replay")
+                raise JournalError(
+                    f"event {event.id} is of kind {event.unknown_type!r}, which this version cannot replay"
+                )
             elif not isinstance(event, WorkflowTaskScheduled):
                 self.unseen.append(event)
         if task is not None and task.commands:
@@ -121,7 +125,9 @@ class LiveRun:
 
     __slots__ = ("commit_no", "env", "run_id", "scheduler", "task_time_ns", "visible_through", "workflow_id")
 
-    def __init__(self, definition: Workflow[..., Any], started: WorkflowStarted, settings: RunSettings) -> None:
+    def __init__(
+        self, definition: Workflow[..., Any], started: WorkflowStarted, settings: RunSettings
+    ) -> None:
         """Prepare the run; nothing of the user's runs yet.
 
         Raises:
@@ -159,7 +165,9 @@ class LiveRun:
         """
         self._advance(task.visible, task.started.started_at_ns, task)
         for event_id, what in self.scheduler.differences:
-            log.warning("%s differs from the recorded one at event %d", what, event_id, extra=self.env.log_extra())
+            log.warning(
+                "%s differs from the recorded one at event %d", what, event_id, extra=self.env.log_extra()
+            )
 
     def run_task(self, visible: Sequence[Event], time_ns: int, worker_id: str) -> TaskDraft:
         """Run a new task and return what it decided; `committed` must follow, or the run be closed.
@@ -200,7 +208,9 @@ class LiveRun:
         """Evict the run: unwind its fibers, with nothing recorded. Call it on the run's thread."""
         self.scheduler.close()
 
-    def _advance(self, visible: Sequence[Event], time_ns: int, task: RecordedTask | None) -> list[_core.Command]:
+    def _advance(
+        self, visible: Sequence[Event], time_ns: int, task: RecordedTask | None
+    ) -> list[_core.Command]:
         self.task_time_ns = time_ns
         try:
             if task is None:
@@ -219,13 +229,17 @@ class LiveRun:
         if event is not None:
             event_id = event.id
         else:
-            event_id = task.commands[-1].id + 1 if task and task.commands else task.started.id + 1 if task else 0
+            event_id = (
+                task.commands[-1].id + 1 if task and task.commands else task.started.id + 1 if task else 0
+            )
         got = describe_command(command) if command is not None else "the workflow is blocked"
         return NondeterminismError(
             workflow_id=self.workflow_id,
             run_id=self.run_id,
             event_id=event_id,
-            expected=describe_event(event) if event is not None else "no further command in this workflow task",
+            expected=describe_event(event)
+            if event is not None
+            else "no further command in this workflow task",
             got=f"{got}, with {mismatch.detail}" if mismatch.detail else got,
             expected_site=getattr(event, "site", ""),
             got_site=mismatch.blocked_at,
@@ -286,7 +300,9 @@ def _event_of(command: _core.Command, time_ns: int) -> CommandEvent:
             **place,
         )
     if code == TimerScheduled.code:
-        return TimerScheduled(duration_ns=command.duration_ns, fire_at_ns=time_ns + command.duration_ns, **place)
+        return TimerScheduled(
+            duration_ns=command.duration_ns, fire_at_ns=time_ns + command.duration_ns, **place
+        )
     if code == TimerCancelled.code:
         assert command.answers is not None
         return TimerCancelled(scheduled_by_id=command.answers.event_id, **place)
@@ -322,3 +338,85 @@ def describe_event(event: CommandEvent) -> str:
 def describe_command(command: _core.Command) -> str:
     """Return what the code asks for, in the words of `describe_event`."""
     return describe_event(_event_of(command, 0))
+
+
+# --- verification ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayResult:
+    """What a replay found.
+
+    Attributes:
+        new_events: what the workflow would do next, if the journal is not complete.
+        complete: whether the journal has a terminal event.
+        result: the decoded result, if the workflow completed.
+        error: the recorded failure, if it failed.
+    """
+
+    new_events: list[Event]
+    complete: bool
+    result: Any = None
+    error: Failure | None = None
+
+
+def replay(workflow: Workflow[..., Any], events: Sequence[Event], *, strict: bool = False) -> ReplayResult:
+    """Replay a journal against workflow code; run it in CI with journals of real runs, on every change.
+
+    Args:
+        events: a journal, complete or not; from `Run.events()` or `derecho.journal.load_events()`.
+        strict: whether a different input of an activity is an error too, and not only a warning.
+
+    Raises:
+        NondeterminismError: the code does not ask again for what is recorded.
+        JournalError, CodecError: the journal cannot be replayed at all.
+    """
+    live, unseen = open_run(workflow, events, RunSettings(strict=strict, pool=_core.Pool()))
+    try:
+        terminal = next((event for event in reversed(events) if isinstance(event, TERMINAL_EVENTS)), None)
+        if terminal is not None:
+            result = None
+            if isinstance(terminal, WorkflowCompleted):
+                result = workflow.signature.decode_result(live.env.codec, terminal.result)
+            error = terminal.error if isinstance(terminal, WorkflowFailed) else None
+            return ReplayResult(new_events=[], complete=True, result=result, error=error)
+        new_events: list[Event] = []
+        if unseen:
+            task = live.run_task(unseen, _time_of(unseen[-1]), "replay")
+            head = Head(
+                last_event_id=events[-1].id,
+                visible_through=live.visible_through,
+                task_scheduled_id=_pending_task(events),
+            )
+            delivered = {draft.event.command: False for draft in task.drafts}
+            new_events = append_task(head, task, delivered).events
+        return ReplayResult(new_events=new_events, complete=False)
+    finally:
+        live.close()
+        live.scheduler.pool.close()
+
+
+def replay_from_store(
+    store: Store, workflow_id: str, run_id: str, workflow: Workflow[..., Any], *, strict: bool = False
+) -> ReplayResult:
+    """Replay a stored run; see `replay`.
+
+    Raises:
+        WorkflowNotFoundError: the store has no such run.
+    """
+    if store.find_run(workflow_id, run_id) is None:
+        raise WorkflowNotFoundError(workflow_id, run_id)
+    return replay(workflow, store.load_events(run_id), strict=strict)
+
+
+def _time_of(event: Event) -> int:
+    for name in ("fired_at_ns", "sent_at_ns", "requested_at_ns", "started_at_ns"):
+        if hasattr(event, name):
+            moment_ns: int = getattr(event, name)
+            return moment_ns
+    return 0
+
+
+def _pending_task(events: Sequence[Event]) -> int:
+    scheduled = [event.id for event in events if isinstance(event, WorkflowTaskScheduled)]
+    return scheduled[-1] if scheduled else 0

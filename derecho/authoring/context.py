@@ -45,7 +45,7 @@ def cancelled() -> Future[CancelInfo]:
 class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger for workflow code: silent on replay, and with the ids of the run in every record."""
 
-    def isEnabledFor(self, level: int) -> bool:
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # The name is logging's.
         current = _core.current()
         if current is not None and current.env.is_mute:
             return False

@@ -293,7 +293,7 @@ def _name_of(function: Any, name: str | None, kind: str) -> str:
     return check_name(known_as, f"the name of the {kind}")
 
 
-def _checked_retry(retry: Any) -> RetryOption:
+def _checked_retry(retry: RetryOption) -> RetryOption:
     if retry is not None and retry is not UNSET and not isinstance(retry, RetryPolicy):
         raise TypeError(f"retry must be a RetryPolicy or None, not {type(retry).__name__}")
-    return cast(RetryOption, retry)
+    return retry

@@ -210,6 +210,7 @@ def append_task(head: Head, task: TaskDraft, delivered: Mapping[int, bool]) -> T
         f"visible_through {task.visible_through} outside {head.visible_through}..{head.last_event_id}"
     )
     scheduled_id = head.task_scheduled_id
+    assert scheduled_id, "a workflow task is committed that nothing scheduled"
     next_id = head.last_event_id + 1
     started = WorkflowTaskStarted(
         id=next_id,
@@ -228,8 +229,12 @@ def append_task(head: Head, task: TaskDraft, delivered: Mapping[int, bool]) -> T
         changes.command_ids.append(next_id)
         changes.events.append(event)
         _follow(changes, event, delivered)
+    if changes.timers_cancelled:
+        _leave_out_ended_timers(changes)
     next_id += 1
-    changes.events.append(WorkflowTaskCompleted(id=next_id, scheduled_by_id=scheduled_id, skipped=task.skipped))
+    changes.events.append(
+        WorkflowTaskCompleted(id=next_id, scheduled_by_id=scheduled_id, skipped=task.skipped)
+    )
     head.last_event_id = next_id
     head.visible_through = task.visible_through
     head.task_scheduled_id = 0
@@ -248,16 +253,20 @@ def _follow(changes: TaskEvents, event: CommandEvent, delivered: Mapping[int, bo
     elif isinstance(event, TimerScheduled):
         changes.timers.append(event)
     elif isinstance(event, TimerCancelled):
-        # A timer that was started in this very task never becomes a row.
-        kept = [timer for timer in changes.timers if timer.id != event.scheduled_by_id]
-        if len(kept) == len(changes.timers):
-            changes.timers_cancelled.append(event.scheduled_by_id)
-        changes.timers = kept
+        changes.timers_cancelled.append(event.scheduled_by_id)
     elif isinstance(event, SignalExternalScheduled):
         object.__setattr__(event, "delivered", delivered[event.command])
         changes.signals.append(event)
     elif isinstance(event, TERMINAL_EVENTS):
         changes.terminal = event
+
+
+def _leave_out_ended_timers(changes: TaskEvents) -> None:
+    """See to it that a timer which was started and cancelled in this very task never becomes a row."""
+    cancelled = frozenset(changes.timers_cancelled)
+    changes.timers = [timer for timer in changes.timers if timer.id not in cancelled]
+    first_id = changes.events[0].id
+    changes.timers_cancelled = [timer_id for timer_id in changes.timers_cancelled if timer_id < first_id]
 
 
 def _wake(head: Head, written: list[Event]) -> None:

@@ -204,7 +204,14 @@ class Tables:
             for queue in _named(self.ready.get(owner), names)
         ]
         skips = (lambda life: life.row.run_id in passed_over) if passed_over else None
-        return [copy_of_run(life.row) for life in self._take(queues, limit, skips)]
+        lives = [entry[2] for _, entry in take_due(queues, self.now_ns, limit, skips)]
+        # Not back into the queue they came from: a preference may have run out since they were put there.
+        self._undo.append((self._place_runs, lives, None))
+        return [copy_of_run(life.row) for life in lives]
+
+    def _place_runs(self, lives: list[Life], _: None) -> None:
+        for life in lives:
+            self._place_run(life)
 
     def _let_go(self, release: Agenda[Life]) -> None:
         while (front := release.front()) is not None and front[0] <= self.now_ns:
@@ -214,11 +221,9 @@ class Tables:
     def cancels_due(self, limit: int) -> list[RunRow]:
         return [copy_of_run(life.row) for life in self._take([self.cancels], limit)]
 
-    def _take(
-        self, agendas: Iterable[Agenda[T]], limit: int, skips: Callable[[T], bool] | None = None
-    ) -> list[T]:
+    def _take(self, agendas: Iterable[Agenda[T]], limit: int) -> list[T]:
         """Take the first items whose moment has come; the verb saves or deletes each: its new place."""
-        taken = take_due(agendas, self.now_ns, limit, skips)
+        taken = take_due(agendas, self.now_ns, limit)
         self._undo.append((_put_back, taken, None))
         return [entry[2] for _, entry in taken]
 

@@ -103,7 +103,7 @@ def connect(path: str, *, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connecti
     connection = sqlite3.connect(
         path, timeout=timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
     )
-    for pragma in (
+    pragmas = (
         "wal_autocheckpoint = 0",  # Checkpoints are made by one connection only; see _writer.py.
         "mmap_size = 0",  # Never: a mapped file turns a torn log into silent corruption.
         f"journal_size_limit = {WAL_BYTES_MAX}",
@@ -113,8 +113,13 @@ def connect(path: str, *, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connecti
         "secure_delete = FAST",  # Overwrite what is deleted where it costs no I/O.
         "temp_store = MEMORY",
         "trusted_schema = OFF",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    )
+    try:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -124,6 +124,7 @@ def _inherit_nothing() -> None:
     for file in _files.open.values():
         for connection in file.connections():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        file.writer.log.gate.close()
     _files.lock = threading.Lock()
     _files.open = {}
 

@@ -95,6 +95,11 @@ class Writer:
         self.path = path
         self._bells: tuple[Bell, ...] = ()
         self.connection = open_file(path)
+        try:
+            self.log = Log(path, self.connection)
+        except BaseException:
+            self.connection.close()
+            raise
         self._cursor = self.connection.cursor()
         self._tx = SQLiteTx(self.connection)
         self._version = self._data_version()
@@ -102,8 +107,7 @@ class Writer:
         self._stopped = threading.Event()
         self._syncs = True
         self._look_s = _LOOK_MIN_S
-        self._warned = not has_wal_reset_bug()
-        self._log = Log(path, self.connection)
+        self._shared = False
         self._thread = threading.Thread(target=self._run, name="derecho-sqlite-writer", daemon=True)
         self._thread.start()
 
@@ -155,6 +159,7 @@ class Writer:
         self._stopped.set()
         self._refuse_queued()
         self.connection.close()
+        self.log.gate.close()
 
     def _next_group(self) -> tuple[list[Request], bool]:
         """Take what is queued, about GROUP_MAX verbs at most; also tell whether to go on after it."""
@@ -204,7 +209,7 @@ class Writer:
             for request in group:
                 request.answer()
         tx.trim()
-        self._log.keep(synced=sync)
+        self.log.keep(synced=sync)
 
     def _commit(self, group: list[Request], *, sync: bool) -> None:
         if len(group) > 1:
@@ -236,6 +241,8 @@ class Writer:
         waited_s = 0.0
         delay_s = _PAUSE_MIN_S
         while True:
+            if self._shared:
+                self.log.gate.wait()
             try:
                 execute("BEGIN IMMEDIATE")
                 break
@@ -328,14 +335,18 @@ class Writer:
         self._tx.forget()
         for bell in self._bells:
             bell.ring(bell.watched())
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "%s is written by several processes, and SQLite %s has a bug that can then lose commits; "
-                "Derecho avoids it as far as it can, SQLite 3.51.3 or newer is free of it",
-                self.path,
-                sqlite3.sqlite_version,
-            )
+        if not self._shared:
+            self._shared = True
+            if has_wal_reset_bug():
+                self._warn()
+
+    def _warn(self) -> None:
+        log.warning(
+            "%s is written by several processes, and SQLite %s has a bug that can then lose commits; "
+            "Derecho avoids it as far as it can, SQLite 3.51.3 or newer is free of it",
+            self.path,
+            sqlite3.sqlite_version,
+        )
 
 
 def _claims_last(request: Request) -> bool:

@@ -48,7 +48,7 @@ def refresh_due(row: ActivityRow) -> None:
             moments.append(row.started_at_ns + row.start_to_close_ns)
         if row.heartbeat_ns:
             moments.append(row.heartbeat_at_ns + row.heartbeat_ns)
-    elif row.attempt == 0:
+    elif not row.started_at_ns:  # Not `attempt`: a released attempt is not counted, but it was a pickup.
         moments.append(row.start_deadline_ns)
     row.due_ns = min((moment for moment in moments if moment), default=0)
 
@@ -81,7 +81,7 @@ def when_due(row: ActivityRow, now_ns: int) -> Decision | None:
     if row.close_deadline_ns and row.close_deadline_ns <= now_ns:
         return GiveUp(_timeout("schedule_to_close", row), began=row.claimed)
     if not row.claimed:
-        if row.attempt == 0 and row.start_deadline_ns and row.start_deadline_ns <= now_ns:
+        if not row.started_at_ns and row.start_deadline_ns and row.start_deadline_ns <= now_ns:
             return GiveUp(_timeout("schedule_to_start", row), began=False)
         return None
     # What came first counts: of a worker that died long before a limit, the loss.
@@ -98,7 +98,9 @@ def when_due(row: ActivityRow, now_ns: int) -> Decision | None:
 
 def _after_loss(row: ActivityRow, now_ns: int) -> Decision:
     if row.lost + 1 >= LOST_ATTEMPTS_MAX:
-        message = f"{LOST_ATTEMPTS_MAX} attempts were lost with their worker; the activity may be what kills it"
+        message = (
+            f"{LOST_ATTEMPTS_MAX} attempts were lost with their worker; the activity may be what kills it"
+        )
         return GiveUp(Failure(kind="panic", type="WorkerLost", message=message))
     not_before_ns = now_ns + _jittered(row, _LOST_RETRY.next_delay(row.lost + 1))
     return Lost(not_before_ns)
@@ -106,7 +108,9 @@ def _after_loss(row: ActivityRow, now_ns: int) -> Decision:
 
 def _attempt_timed_out(timeout_kind: str, row: ActivityRow, now_ns: int) -> Decision:
     failure = _timeout(timeout_kind, row)
-    return after_failure(row, AttemptFailed(failure=failure, names=("timeout", "ActivityTimeoutError")), now_ns)
+    return after_failure(
+        row, AttemptFailed(failure=failure, names=("timeout", "ActivityTimeoutError")), now_ns
+    )
 
 
 def _timeout(timeout_kind: str, row: ActivityRow) -> Failure:

@@ -1,7 +1,7 @@
 """The contract between stores and everything else: the rows, a transaction over them, and the store itself.
 
 A store keeps rows and runs transactions. What the transactions do is written once, in `derecho.stores.transactions`,
-over the small `Tx` protocol below; so a new store implements `Tx` and four methods of `derecho.stores.shared.SharedStore`.
+over the small `Tx` protocol below; so a new store implements `Tx`, `SharedStore._transact_all`, and a few reads.
 
 Fencing. A run row has a `token` that grows with every claim and a `commit_no` that grows with every commit; a
 commit must name both. An activity row has a token for each attempt. A late writer finds another number and changes
@@ -355,7 +355,12 @@ class Store(Protocol):
 
     # Workflow worker.
     def claim_runs(
-        self, worker_id: str, names: Collection[str] | None, limit: int, lease_ns: int, passed_over: Collection[str] = ()
+        self,
+        worker_id: str,
+        names: Collection[str] | None,
+        limit: int,
+        lease_ns: int,
+        passed_over: Collection[str] = (),
     ) -> list[Claim]: ...
     def commit_tasks(self, commits: Sequence[TaskCommit]) -> list[Committed | Exception]: ...
     def fail_task(self, run_id: str, token: int, reason: str) -> bool: ...

@@ -104,7 +104,8 @@ class SharedStore(abc.ABC):
 
     def cancel(self, workflow_id: str, run_id: str, reason: str, timeout_ns: int, request_id: str) -> str:
         return self._transact(
-            lambda tx: transactions.cancel(tx, workflow_id, run_id, reason, timeout_ns, request_id), durable=True
+            lambda tx: transactions.cancel(tx, workflow_id, run_id, reason, timeout_ns, request_id),
+            durable=True,
         )
 
     def terminate(self, workflow_id: str, run_id: str, reason: str, request_id: str) -> str:
@@ -115,14 +116,22 @@ class SharedStore(abc.ABC):
     # Workflow worker. A claim or a lease that is lost with the machine is only claimed again.
 
     def claim_runs(
-        self, worker_id: str, names: Collection[str] | None, limit: int, lease_ns: int, passed_over: Collection[str] = ()
+        self,
+        worker_id: str,
+        names: Collection[str] | None,
+        limit: int,
+        lease_ns: int,
+        passed_over: Collection[str] = (),
     ) -> list[Claim]:
         return self._transact(
-            lambda tx: transactions.claim_runs(tx, worker_id, names, limit, lease_ns, passed_over), durable=False
+            lambda tx: transactions.claim_runs(tx, worker_id, names, limit, lease_ns, passed_over),
+            durable=False,
         )
 
     def commit_tasks(self, commits: Sequence[TaskCommit]) -> list[Committed | Exception]:
-        return self._transact_all([partial(transactions.commit_task, commit=c) for c in commits], durable=True)
+        return self._transact_all(
+            [partial(transactions.commit_task, commit=c) for c in commits], durable=True
+        )
 
     def fail_task(self, run_id: str, token: int, reason: str) -> bool:
         return self._transact(lambda tx: transactions.fail_task(tx, run_id, token, reason), durable=False)
@@ -161,5 +170,6 @@ class SharedStore(abc.ABC):
 
     def expire(self, limit: int) -> int:
         return self._transact(
-            lambda tx: work.expire_activities(tx, limit) + transactions.end_overdue_cancels(tx, limit), durable=False
+            lambda tx: work.expire_activities(tx, limit) + transactions.end_overdue_cancels(tx, limit),
+            durable=False,
         )

@@ -180,7 +180,12 @@ def claim_runs(
 def commit_task(tx: Tx, commit: TaskCommit) -> Committed:
     """Write a workflow task: events, work, messages, close; or nothing at all if it is fenced or refused."""
     row = tx.run(commit.run_id)
-    if row is None or not row.status.is_open or row.token != commit.token or row.commit_no != commit.commit_no:
+    if (
+        row is None
+        or not row.status.is_open
+        or row.token != commit.token
+        or row.commit_no != commit.commit_no
+    ):
         return Committed(outcome=CommitOutcome.FENCED)
     if refuses_close(row, commit.task):
         row.refusals += 1
@@ -209,9 +214,7 @@ def commit_task(tx: Tx, commit: TaskCommit) -> Committed:
         tx.ring(RUNS)
     tx.save_run(row)
     _deliver(tx, changes.signals, targets)
-    return Committed(
-        outcome=CommitOutcome.DONE, command_ids=changes.command_ids, commit_no=row.commit_no
-    )
+    return Committed(outcome=CommitOutcome.DONE, command_ids=changes.command_ids, commit_no=row.commit_no)
 
 
 def fail_task(tx: Tx, run_id: str, token: int, reason: str) -> bool:
@@ -243,7 +246,8 @@ def renew_runs(tx: Tx, held: Sequence[tuple[str, int]], lease_ns: int) -> list[L
     states = []
     for run_id, token in held:
         row = tx.run(run_id)
-        if row is None or row.token != token or not row.status.is_open:
+        # A lease that was let go of stays so: a renewal that crossed the commit would lock up an idle run.
+        if row is None or row.token != token or not row.lease_until_ns or not row.status.is_open:
             states.append(LeaseState.LOST)
             continue
         row.lease_until_ns = tx.now_ns + lease_ns
@@ -269,7 +273,9 @@ def _open(tx: Tx, workflow_id: str, run_id: str) -> RunRow:
     row = tx.open_run(workflow_id)
     if row is None:
         known = tx.newest_run(workflow_id) is not None
-        raise WorkflowNotFoundError(workflow_id, run_id, detail="has no open run: it is closed" if known else "")
+        raise WorkflowNotFoundError(
+            workflow_id, run_id, detail="has no open run: it is closed" if known else ""
+        )
     if run_id and row.run_id != run_id:
         raise WorkflowNotFoundError(workflow_id, run_id, detail=f"is not open; the open run is {row.run_id}")
     return row
@@ -332,7 +338,9 @@ def _write_work(tx: Tx, row: RunRow, changes: TaskEvents) -> None:
         # A timer never fires early by the store's clock, also when the commit took long (G7).
         rows = [
             TimerRow(
-                run_id=row.run_id, scheduled_id=event.id, due_ns=max(event.fire_at_ns, tx.now_ns + event.duration_ns)
+                run_id=row.run_id,
+                scheduled_id=event.id,
+                due_ns=max(event.fire_at_ns, tx.now_ns + event.duration_ns),
             )
             for event in changes.timers
         ]
@@ -360,5 +368,3 @@ def _activity_row(tx: Tx, run: RunRow, event: ActivityScheduled) -> ActivityRow:
     )
     refresh_due(row)
     return row
-
-

@@ -80,13 +80,22 @@ class Watchdog:
         self._abandon(worker, thread, live, frame)
         return True
 
-    def _abandon(self, worker: WorkflowWorker, thread: threading.Thread, live: LiveRun, frame: FrameType | None) -> None:
+    def _abandon(
+        self, worker: WorkflowWorker, thread: threading.Thread, live: LiveRun, frame: FrameType | None
+    ) -> None:
         stack = "".join(traceback.format_stack(frame)[-_STACK_LINES:])
         error = DeadlockError(
             f"workflow code did not yield for {self._deadlock_s:g} s; it must not loop, sleep or wait for anything "
             "outside: use derecho.sleep() and activities"
         )
-        log.error("workflow %r (run %s): %s\n%s", live.workflow_id, live.run_id, error, stack, extra=live.env.log_extra())
+        log.error(
+            "workflow %r (run %s): %s\n%s",
+            live.workflow_id,
+            live.run_id,
+            error,
+            stack,
+            extra=live.env.log_extra(),
+        )
         worker.abandoned = True
         self._worker = self._sample = None
         self.abandoned = [one for one in self.abandoned if one.is_alive()] + [thread]

@@ -80,8 +80,17 @@ class WorkflowWorker:
 
     def idle_s(self) -> float:
         """Return the seconds until a run may become claimable without a ring: a lease or a back-off ends."""
-        due_ns = [moment for moment in (self._store.next_due(self._worker_id).runs_ns, self._backoff.next_ns()) if moment]
+        due_ns = [
+            moment
+            for moment in (self._store.next_due(self._worker_id).runs_ns, self._backoff.next_ns())
+            if moment
+        ]
         return (min(due_ns) - self._store.now_ns()) / 1e9 if due_ns else IDLE_MAX_S
+
+    @property
+    def backed_off_until_ns(self) -> int:
+        """When the first run that failed here may be tried again; 0 = there is none."""
+        return self._backoff.next_ns()
 
     def process(self) -> int:
         """Claim a batch of ready runs, run their tasks and commit them; return how many were claimed."""
@@ -164,7 +173,12 @@ class WorkflowWorker:
         reason = f"{type(error).__name__}: {error}"
         trace = None if isinstance(error, DerechoError) else error
         log.error(
-            "workflow %r (run %s) cannot go on: %s", row.workflow_id, row.run_id, reason, exc_info=trace, extra=_ids(row)
+            "workflow %r (run %s) cannot go on: %s",
+            row.workflow_id,
+            row.run_id,
+            reason,
+            exc_info=trace,
+            extra=_ids(row),
         )
         self._store.fail_task(row.run_id, row.token, reason)
         self._backoff.fail(row.run_id, row.attempt + 1)
@@ -203,7 +217,9 @@ class WorkflowWorker:
                 return
             unread = live.unread_signals
             if unread:
-                log.warning("workflow %r ended with %d unread signals", row.workflow_id, unread, extra=_ids(row))
+                log.warning(
+                    "workflow %r ended with %d unread signals", row.workflow_id, unread, extra=_ids(row)
+                )
         elif isinstance(answer, Exception):
             live.close()
             self._block(row, answer)

@@ -19,6 +19,7 @@ from derecho.journal import (
     EVENT_TYPES,
     ActivityCompleted,
     ActivityScheduled,
+    ChildWorkflowScheduled,
     Event,
     Failure,
     SideEffectRecorded,
@@ -118,6 +119,23 @@ def test_a_journal_is_loaded_from_anything_that_holds_bytes(as_type: Any) -> Non
             WorkflowCancelRequested(requested_at_ns=0),
             {"requested_at": "1970-01-01T00:00:00Z"},
             id="no deadline, no timeout, no reason",
+        ),
+        pytest.param(
+            SideEffectRecorded(error=Failure(kind="application", message="m")),
+            {"result": "", "error": {"kind": "application", "message": "m"}},
+            id="empty bytes are written even where they are the default",
+        ),
+        pytest.param(
+            ChildWorkflowScheduled(workflow_type="c", workflow_id="c-1", input=b""),
+            {
+                "workflow_type": "c",
+                "workflow_id": "c-1",
+                "input": "",
+                "parent_workflow_id": "",
+                "parent_run_id": "",
+                "parent_close_policy": 0,
+            },
+            id="what the original always writes",
         ),
         pytest.param(
             WorkflowFailed(error=None), {"error": None}, id="an error is written even if there is none"
@@ -230,7 +248,8 @@ SCHEDULED = {
     "input": "",
     "scheduled_at": "1970-01-01T00:00:00Z",
 }
-FAILED = {"id": 1, "type": "activity_failed", "error": {"kind": "application", "message": ""}}
+FAILURE = {"kind": "application", "message": ""}
+FAILED = {"id": 1, "type": "activity_failed", "error": FAILURE}
 
 
 @pytest.mark.parametrize(
@@ -292,11 +311,11 @@ def test_what_is_not_a_journal_is_refused(data: Any, told: str) -> None:
         ({**FAILED, "error": "bad"}, "error must be an object, not 'bad'"),
         ({**FAILED, "error": {"kind": "application"}}, "error message is missing"),
         (
-            {**FAILED, "error": {**FAILED["error"], "details": {"a": 1}}},
+            {**FAILED, "error": {**FAILURE, "details": {"a": 1}}},
             "error details must be an object of strings",
         ),
         (
-            {**FAILED, "error": {**FAILED["error"], "non_retryable": 1}},
+            {**FAILED, "error": {**FAILURE, "non_retryable": 1}},
             "error non_retryable must be true or false",
         ),
         ({"id": 1, "type": "workflow_task_completed", "skipped": 3}, "skipped must be a list of integers"),
@@ -344,13 +363,13 @@ def test_an_error_shows_only_the_beginning_of_a_long_value() -> None:
         ),
         (TimerFired(fired_at_ns=2**80), "events[1] (timer_fired): fired_at cannot be written"),
         (TimerFired(fired_at_ns=-(2**70)), "events[1] (timer_fired): fired_at cannot be written"),
-        (ActivityCompleted(result="text"), "events[1] (activity_completed): result cannot be written"),  # type: ignore[arg-type]
-        (SideEffectRecorded(result=None), "result cannot be written"),  # type: ignore[arg-type]
+        (ActivityCompleted(result="text"), "events[1] (activity_completed): result cannot be written"),  # type: ignore[arg-type]  # On purpose.
+        (SideEffectRecorded(result=None), "result cannot be written"),  # type: ignore[arg-type]  # On purpose.
         (
             WorkflowFailed(error=Failure(kind="panic", message="\udc80")),
             "events[1] (workflow_failed): error ",
         ),
-        (WorkflowFailed(error="bad"), "error cannot be written"),  # type: ignore[arg-type]
+        (WorkflowFailed(error="bad"), "error cannot be written"),  # type: ignore[arg-type]  # On purpose.
         (
             UnknownEvent(unknown_type="moon", extra={"crew": object()}),
             "events[1] (moon): crew cannot be written",
@@ -389,7 +408,7 @@ def test_what_a_row_gives_back_is_as_frozen_as_what_went_in() -> None:
     assert repr(event) == "TimerFired(id=3, scheduled_by_id=2, fired_at_ns=5)"
     assert dataclasses.replace(event, id=4).id == 4
     with pytest.raises(dataclasses.FrozenInstanceError):
-        event.id = 4  # type: ignore[misc]
+        event.id = 4  # type: ignore[misc]  # It is frozen.
     with pytest.raises(dataclasses.FrozenInstanceError):
         del event.id
 
@@ -441,6 +460,18 @@ def test_the_layout_of_stored_events_never_changes() -> None:
         if cls.code <= ROW_CODE_MAX
     }
     assert actual == LAYOUT
+
+
+@pytest.mark.parametrize("cls", EVENT_TYPES.values())
+def test_every_kind_has_a_place_in_a_row(cls: type[Event]) -> None:
+    values = {"int": 5, "str": "s", "bytes": b"{}", "Failure | None": None}
+    required = [field for field in dataclasses.fields(cls) if field.default is field.default_factory]
+    members: dict[str, Any] = {field.name: values[str(field.type)] for field in required}
+    event = cls(id=3, **members)
+    row = encode_row([event])
+    ((code, event_id, *rest),) = json.loads(row)
+    assert (code, event_id, len(rest) + 1) == (cls.code, 3, len(LAYOUT[code].split()))
+    assert decode_row(row) == [event]
 
 
 def test_a_stored_event_is_an_array_that_stays_readable() -> None:
@@ -530,7 +561,7 @@ def test_a_malformed_row_is_refused_by_index(row: bytes, told: str) -> None:
 
 
 @pytest.mark.process
-def test_importing_the_journal_does_not_import_a_json_library() -> None:
-    program = "import sys, derecho.journal; print({'orjson', 'json', 'msgspec'} & set(sys.modules))"
+def test_the_journal_does_not_load_a_json_library_before_it_needs_one() -> None:
+    program = "import sys, derecho.journal; print({'orjson', 'msgspec'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("set()\n", "")

@@ -46,8 +46,8 @@ CANCELLED = Failure(kind="cancelled", message="")
 BROKEN = Failure(kind="application", message="")
 
 
-def begun() -> Event:
-    return WorkflowStarted(workflow_type="order", args=b"", started_at_ns=0, run_id="r-1")
+def begun(run_id: str = "r-1") -> Event:
+    return WorkflowStarted(workflow_type="order", args=b"", started_at_ns=0, run_id=run_id)
 
 
 def woken() -> Event:
@@ -145,7 +145,7 @@ def foreign() -> list[Event]:
     """Return a legal journal of the original in which two tasks run at once."""
     return numbered(
         [
-            dataclasses.replace(begun(), run_id=""),  # 1
+            begun(run_id=""),  # 1
             woken(),  # 2
             task(2, shown=0),  # 3
             activity(),  # 4

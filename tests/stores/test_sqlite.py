@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from derecho.stores._rows import (
     run_from,
 )
 from derecho.stores._sqlite_file import SCHEMA, WAL_BYTES_MAX
-from derecho.stores._sqlite_log import has_wal_reset_bug
+from derecho.stores._sqlite_log import Gate, has_wal_reset_bug
 from derecho.stores.base import (
     ActivityResult,
     ActivityRow,
@@ -89,7 +90,9 @@ def commit(store: SQLiteStore, claimed: Claim, *commands: Any) -> Committed:
         drafts=drafts,
     )
     run = claimed.run
-    [answer] = store.commit_tasks([TaskCommit(run_id=run.run_id, token=run.token, commit_no=run.commit_no, task=task)])
+    [answer] = store.commit_tasks(
+        [TaskCommit(run_id=run.run_id, token=run.token, commit_no=run.commit_no, task=task)]
+    )
     assert isinstance(answer, Committed), answer
     return answer
 
@@ -121,7 +124,7 @@ def test_everything_is_there_after_reopening(opened: Open) -> None:
 
 def test_file_belongs_to_its_owner_alone(opened: Open, path: Path) -> None:
     start(opened())
-    for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+    for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), Path(f"{path}-checkpoint")):
         assert stat.S_IMODE(name.stat().st_mode) == 0o600, name
 
 
@@ -142,7 +145,7 @@ def test_newer_schema_is_refused_with_the_next_step(opened: Open, path: Path) ->
     with sqlite3.connect(path) as own:
         own.execute("UPDATE meta SET value = '99' WHERE key = 'derecho_schema'")
     own.close()
-    with pytest.raises(StoreError, match="schema 99.*knows 1.*Upgrade derecho"):
+    with pytest.raises(StoreError, match=r"schema 99.*knows 1.*Upgrade derecho"):
         opened()
 
 
@@ -282,6 +285,11 @@ def test_another_connection_is_seen_at_once(opened: Open, path: Path) -> None:
     assert claim(store).run.token == 78
 
 
+def test_every_field_of_a_row_is_a_column() -> None:
+    assert {field.name for field in fields(RunRow)} | {"seq"} == set(COLUMNS["run"])
+    assert {field.name for field in fields(ActivityRow)} | {"seq", "run"} == set(COLUMNS["activity"])
+
+
 def test_rows_and_columns_agree() -> None:
     run = RunRow(run_id="r", workflow_id="w", workflow_type="t", chain_id="c", started_at_ns=1)
     for number, name in enumerate(COLUMNS["run"][1:]):
@@ -365,7 +373,9 @@ def test_closing_run_takes_its_work_along(opened: Open, path: Path) -> None:
         token = ActivityToken(attempt.run_id, attempt.scheduled_id, attempt.token)
         assert not store.finish_activity(token, ActivityResult(result=b"1"))
         with sqlite3.connect(path) as own:
-            assert own.execute("SELECT (SELECT count(*) FROM activities) + (SELECT count(*) FROM timers)").fetchone() == (0,)
+            assert own.execute(
+                "SELECT (SELECT count(*) FROM activities) + (SELECT count(*) FROM timers)"
+            ).fetchone() == (0,)
         own.close()
         store.close()
 
@@ -450,8 +460,57 @@ def test_workflow_that_completes_frees_its_id_within_one_group(opened: Open) -> 
     claimed = claim(store)
     assert commit(store, claimed, WorkflowCompleted(command=1, result=b"1")).commit_no == 1
     [second] = store.start_runs(
-        [StartRequest(workflow_id="o-1", workflow_type="order", args=b"", request_id="again", run_id=store.new_id())]
+        [
+            StartRequest(
+                workflow_id="o-1", workflow_type="order", args=b"", request_id="again", run_id=store.new_id()
+            )
+        ]
     )
     newest = store.find_run("o-1")
     assert newest is not None
     assert newest.run_id == second != first
+
+
+def test_gate_keeps_other_processes_out_for_a_while(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files opened here are as good as two processes: such a lock belongs to the open file."""
+    monkeypatch.setattr("derecho.stores._sqlite_log._GATE_WAIT_S", 0.01)
+    mine, theirs = Gate(str(path)), Gate(str(path))
+    try:
+        assert mine.shut()
+        assert not theirs.shut(), "one is elected"
+        theirs.wait()  # It passes in the end.
+        mine.open()
+        assert theirs.shut()
+        waiting = threading.Thread(target=mine.wait)
+        monkeypatch.setattr("derecho.stores._sqlite_log._GATE_WAIT_S", 60.0)
+        waiting.start()
+        waiting.join(0.02)
+        assert waiting.is_alive()
+        theirs.close()
+        waiting.join(10)
+        assert not waiting.is_alive()
+    finally:
+        mine.close()
+        theirs.close()
+
+
+def test_gate_that_cannot_be_opened_is_an_error(opened: Open, path: Path) -> None:
+    Path(f"{path}-checkpoint").mkdir()
+    with pytest.raises(StoreError, match="-checkpoint: cannot be opened"):
+        opened()
+
+
+def test_log_is_left_to_the_process_that_checkpoints(opened: Open, path: Path) -> None:
+    store = opened(durability="normal")
+    start(store)
+    other = Gate(str(path))
+    try:
+        assert other.shut()
+        for number in range(40):
+            store.signal("o-1", "", "big", b"x" * 500_000, f"s-{number}")
+        assert os.stat(f"{path}-wal").st_size > WAL_BYTES_MAX
+    finally:
+        other.close()
+    store.signal("o-1", "", "big", b"x", "last")
+    store.signal("o-1", "", "big", b"x", "one more")
+    assert os.stat(f"{path}-wal").st_size <= WAL_BYTES_MAX

@@ -1,10 +1,10 @@
-"""Group commit on SQLite: who shares a transaction, what a bad member costs the others, when the disk is waited for."""
+"""Group commit on SQLite: who shares a transaction, what a bad member costs, when the disk is waited for."""
 
 import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -56,7 +56,7 @@ def queued(store: SQLiteStore, count: int) -> bool:
 
 
 def together(store: SQLiteStore, *calls: Any) -> list[Any]:
-    """Make calls on threads of their own so that they get into one group; return answers or exceptions in order."""
+    """Make calls on threads of their own that get into one group; return what each returned or raised."""
     answers: list[Any] = [None] * len(calls)
 
     def run(place: int) -> None:
@@ -91,13 +91,13 @@ def start(store: SQLiteStore, workflow_id: str) -> str:
 
 
 class Counted:
-    """Count statements by their first words; None of the rest changes."""
+    """Keep the statements that the writer runs meanwhile."""
 
     def __init__(self, store: SQLiteStore) -> None:
         self.texts: list[str] = []
         self._connection = store._file.writer.connection
 
-    def __enter__(self) -> "Counted":
+    def __enter__(self) -> Self:
         self._connection.set_trace_callback(self.texts.append)
         return self
 
@@ -110,7 +110,9 @@ class Counted:
 
 def test_calls_that_wait_share_a_transaction(store: SQLiteStore) -> None:
     with Counted(store) as counted:
-        answers = together(store, *(lambda number=number: start(store, f"o-{number}") for number in range(10)))
+        answers = together(
+            store, *(lambda number=number: start(store, f"o-{number}") for number in range(10))
+        )
     assert all(isinstance(answer, str) for answer in answers), answers
     assert counted.count("COMMIT") == 2, "the one that held it, and the group"
 
@@ -128,7 +130,9 @@ def test_members_see_what_earlier_ones_wrote(store: SQLiteStore) -> None:
 
 
 def test_claims_go_after_what_makes_ready(store: SQLiteStore) -> None:
-    claims, started = together(store, lambda: store.claim_runs("w", None, 5, 1000), lambda: start(store, "o-1"))
+    claims, started = together(
+        store, lambda: store.claim_runs("w", None, 5, 1000), lambda: start(store, "o-1")
+    )
     assert [claim.run.run_id for claim in claims] == [started]
 
 
@@ -197,7 +201,11 @@ def test_poisoned_member_fails_alone_and_leaves_nothing(
 def test_large_batches_are_cut(store: SQLiteStore) -> None:
     requests = [
         StartRequest(
-            workflow_id=f"o-{number}", workflow_type="t", args=b"", request_id=f"r-{number}", run_id=store.new_id()
+            workflow_id=f"o-{number}",
+            workflow_type="t",
+            args=b"",
+            request_id=f"r-{number}",
+            run_id=store.new_id(),
         )
         for number in range(2 * GROUP_MAX + 10)
     ]
@@ -304,7 +312,9 @@ def test_io_error_is_tried_again(store: SQLiteStore, monkeypatch: pytest.MonkeyP
     assert store.count_runs(RunFilter()) == 1
 
 
-def test_full_disk_is_an_error_with_the_next_step(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_an_error_with_the_next_step(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = store._file.writer
     monkeypatch.setattr(writer, "_cursor", FailingCursor(writer._cursor, sqlite3.SQLITE_FULL, times=1))
     with pytest.raises(StoreError, match="the disk is full; make room") as caught:
@@ -314,12 +324,13 @@ def test_full_disk_is_an_error_with_the_next_step(store: SQLiteStore, monkeypatc
     assert start(store, "o-1"), "the writer goes on, and remembers nothing of the failed group"
 
 
-def test_interrupted_caller_leaves_the_writer_in_order(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Hold(store):
-        with monkeypatch.context() as patched:
-            patched.setattr(Request, "wait", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                start(store, "o-1")
+def test_interrupted_caller_leaves_the_writer_in_order(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Hold(store), monkeypatch.context() as patched:
+        patched.setattr(Request, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            start(store, "o-1")
     assert store.signal("o-1", "", "paid", b"1", "s-1"), "it was done all the same"
 
 

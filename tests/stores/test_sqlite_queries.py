@@ -1,4 +1,4 @@
-"""Every named query of the SQLite store uses the index that it names, and nothing is sorted or walked that need not be."""
+"""Every named query of the SQLite store uses the indexes that it names; none walks a table or sorts."""
 
 import re
 import sqlite3
@@ -16,7 +16,14 @@ from derecho.stores.sqlite import SQLiteStore
 # A table whose key is its only index appears in plans under this name.
 KEY = "PRIMARY KEY"
 # Found by the number of the row itself, or not looked up at all.
-BY_NUMBER = {"update_run", "advance_run", "update_activity", "delete_activity", "last_seq", "last_activity_seq"}
+BY_NUMBER = {
+    "update_run",
+    "advance_run",
+    "update_activity",
+    "delete_activity",
+    "last_seq",
+    "last_activity_seq",
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +63,9 @@ def test_every_query_that_looks_something_up_names_an_index() -> None:
 
 
 def test_every_index_is_used_and_every_table_is_known(connection: sqlite3.Connection) -> None:
-    rows = connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
+    rows = connection.execute(
+        "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+    ).fetchall()
     tables = {name for kind, name in rows if kind == "table"}
     indexes = {name for kind, name in rows if kind == "index"}
     assert tables == set(TABLES)
@@ -97,7 +106,11 @@ INSERT INTO t ({thing}) VALUES ({:thing});
     assert one.text == "SELECT p, q FROM t WHERE a = ? AND b = ? AND c > ?"
     assert (one.names, one.indexes, one.what) == (("a", "b", "a"), ("a_id", "b_id"), "the first")
     assert one.args(b=2, a=1) == (1, 2, 1)
-    assert (two.text, two.names, two.indexes) == ("UPDATE t SET p = ?, q = ? WHERE x = ?", ("p", "q", "x"), ())
+    assert (two.text, two.names, two.indexes) == (
+        "UPDATE t SET p = ?, q = ? WHERE x = ?",
+        ("p", "q", "x"),
+        (),
+    )
     assert three.text == "INSERT INTO t (p, q) VALUES (?, ?)"
     [again, *_] = parse_queries(text, {"thing": ("p",)}, mark="%s").values()
     assert again.text == "SELECT p FROM t WHERE a = %s AND b = %s AND c > %s"
@@ -109,4 +122,5 @@ def test_two_queries_of_one_name_are_refused() -> None:
 
 
 def test_schema_is_loaded_from_the_package() -> None:
-    assert [query.text.split()[0] for query in load_queries("sqlite_001.sql", COLUMNS).values()][0] == "CREATE"
+    queries = load_queries("sqlite_001.sql", COLUMNS).values()
+    assert {query.text.split()[0] for query in queries} == {"CREATE"}

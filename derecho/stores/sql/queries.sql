@@ -22,21 +22,24 @@ UPDATE runs SET {run_state=} WHERE seq = :seq;
 -- name: advance_run -- what changes at each step of an open run
 UPDATE runs SET {run_progress=} WHERE seq = :seq;
 
--- name: ready_types -- the types of ready runs that nobody holds, one step of the index for each; uses runs_ready
+-- name: ready_types -- the types of ready runs that nobody holds; uses runs_ready
+-- One step of the index for each type.
 WITH RECURSIVE ready (type) AS (
     SELECT min(workflow_type) FROM runs
     WHERE status <= 1 AND last_external_id > visible_through AND lease_until_ns = 0
     UNION ALL
     SELECT (
         SELECT min(workflow_type) FROM runs
-        WHERE status <= 1 AND last_external_id > visible_through AND lease_until_ns = 0 AND workflow_type > type
+        WHERE status <= 1 AND last_external_id > visible_through AND lease_until_ns = 0
+            AND workflow_type > type
     ) FROM ready WHERE type IS NOT NULL
 )
 SELECT type FROM ready WHERE type IS NOT NULL;
 
 -- name: ready_runs -- ready runs of a type that nobody holds, longest ready first; uses runs_ready
 SELECT {run} FROM runs
-WHERE status <= 1 AND last_external_id > visible_through AND lease_until_ns = 0 AND workflow_type = :workflow_type
+WHERE status <= 1 AND last_external_id > visible_through AND lease_until_ns = 0
+    AND workflow_type = :workflow_type
     AND (sticky_until_ns <= :now_ns OR lease_owner = :worker_id)
 ORDER BY ready_at_ns, seq;
 
@@ -52,7 +55,8 @@ WHERE status <= 1 AND cancel_deadline_ns > 0 AND cancel_deadline_ns <= :now_ns
 ORDER BY cancel_deadline_ns, seq LIMIT :limit;
 
 -- name: insert_journal -- one append
-INSERT INTO journal (run, first_id, last_id, is_task, body) VALUES (:run, :first_id, :last_id, :is_task, :body);
+INSERT INTO journal (run, first_id, last_id, is_task, body)
+VALUES (:run, :first_id, :last_id, :is_task, :body);
 
 -- name: journal -- a journal from an event on; uses journal_id, runs_id
 SELECT first_id, last_id, body FROM journal
@@ -90,7 +94,7 @@ DELETE FROM activities WHERE seq = :seq;
 -- name: delete_activities -- all activities of a run that closes; uses activities_id
 DELETE FROM activities WHERE run = :run;
 
--- name: waiting_names -- the names of activities to claim and the first moment of each; uses activities_waiting
+-- name: waiting_names -- the names of activities to claim, with their first moments; uses activities_waiting
 WITH RECURSIVE waiting (name) AS (
     SELECT min(name) FROM activities WHERE claimed = 0
     UNION ALL
@@ -122,7 +126,7 @@ DELETE FROM timers WHERE run = :run AND scheduled_id = :scheduled_id;
 -- name: delete_timers -- all timers of a run that closes; uses timers
 DELETE FROM timers WHERE run = :run;
 
--- name: next_due -- the next moment of each kind of work; uses runs_ready, runs_leased, activities_due, timers_due, runs_cancel
+-- name: next_due -- the next moments of work; uses runs_ready, runs_leased, activities_due, timers_due, runs_cancel
 SELECT
     (SELECT ready_at_ns FROM runs
      WHERE status <= 1 AND last_external_id > visible_through AND lease_until_ns = 0
@@ -149,13 +153,15 @@ ORDER BY started_at_ns DESC, run_id DESC LIMIT 1 OFFSET :offset;
 
 -- name: list_matching -- those runs of a window that match, newest first; uses runs_listed
 SELECT {run} FROM runs
-WHERE (started_at_ns, run_id) < (:started_at_ns, :run_id) AND (started_at_ns, run_id) >= (:until_ns, :until_id)
+WHERE (started_at_ns, run_id) < (:started_at_ns, :run_id)
+    AND (started_at_ns, run_id) >= (:until_ns, :until_id)
     AND (:any_type OR workflow_type = :workflow_type) AND (:any_status OR status = :status)
 ORDER BY started_at_ns DESC, run_id DESC LIMIT :limit;
 
 -- name: count_matching -- how many runs of a window match; uses runs_listed
 SELECT count(*) FROM runs
-WHERE (started_at_ns, run_id) < (:started_at_ns, :run_id) AND (started_at_ns, run_id) >= (:until_ns, :until_id)
+WHERE (started_at_ns, run_id) < (:started_at_ns, :run_id)
+    AND (started_at_ns, run_id) >= (:until_ns, :until_id)
     AND (:any_type OR workflow_type = :workflow_type) AND (:any_status OR status = :status);
 
 -- name: count_all -- how many runs there are; uses runs_of_workflow

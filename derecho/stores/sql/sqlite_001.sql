@@ -1,9 +1,10 @@
 -- Schema 1 of an SQLite file. Applied to files of schema 0 (new ones); later files continue from here.
 --
 -- Not STRICT: that word makes a file unreadable for SQLite before 3.37, and all values come from one module.
--- Numbered rows with keys beside them, not WITHOUT ROWID: new journal rows of a hundred runs then lie side by side in
--- a few pages instead of touching a hundred, and every page touched is a page written to the log. For the same reason
--- rows name their run by its number: keys of 10 bytes instead of 45 (a journal row in a group of 300: 4 us, not 9).
+-- Numbered rows with keys beside them, not WITHOUT ROWID: new journal rows of a hundred runs then lie side by
+-- side in a few pages instead of touching a hundred, and every page touched is a page written to the log. For the
+-- same reason rows name their run by its number: keys of 10 bytes instead of 45 (a journal row in a group of 300:
+-- 4 us, not 9).
 
 -- name: meta -- facts about the file; the row 'derecho_schema' makes it ours
 CREATE TABLE meta (

@@ -42,7 +42,7 @@ def case_a_run_is_claimed_once_per_call(store: Store, clock: FakeClock) -> None:
 
 
 def case_a_lease_that_runs_out_is_anyones(store: Store, clock: FakeClock) -> None:
-    """B3: and the next worker is shown what came meanwhile."""
+    """B3 and B24: and the next worker is shown what came meanwhile."""
     start(store)
     claim(store, "a", lease_s=10)
     clock.advance(9.999999999)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from derecho.errors import StoreError, WorkflowAlreadyRunningError, WorkflowNotFoundError
 from derecho.journal.commit import WorkflowStatus
 from derecho.journal.events import (
@@ -38,7 +40,7 @@ from derecho.testing.conformance.scene import (
 )
 
 # Slashes, bars, quotes and wildcards that a key, a cursor or a LIKE may trip over (B64).
-ODD_IDS = ("a|b", "a/b", "a", "a|", "", "'; DROP TABLE runs; --", "%_\\", "naïve ☂ 雨 🌀", " \t\n", "A")
+ODD_IDS = ("a|b", "a/b", "a", "a|", "'; DROP TABLE runs; --", "%_\\", "naïve ☂ 雨 🌀", " \t\n", "A")
 
 
 def case_a_started_run_waits_for_a_worker(store: Store, clock: FakeClock) -> None:
@@ -92,9 +94,9 @@ def case_an_unknown_run_is_not_found(store: Store, clock: FakeClock) -> None:
     expect(store.find_run("w", other), None, "run id of another workflow id")
     expect(store.find_run("other", "nobody"), None, "unknown run id")
     for ask in (signal, cancel, terminate):
-        error = expect_error(WorkflowNotFoundError, lambda ask=ask: ask(store, "w"))
+        error = expect_error(WorkflowNotFoundError, partial(ask, store, "w"))
         expect(error.workflow_id, "w", "field of the error")
-        expect_error(WorkflowNotFoundError, lambda ask=ask: ask(store, "other", run_id="nobody"))
+        expect_error(WorkflowNotFoundError, partial(ask, store, "other", run_id="nobody"))
     expect(store.find_run("w"), None, "after the requests")
     expect(len(journal(store, "other")), 2, "events of the other run")
 
@@ -104,8 +106,8 @@ def case_nothing_reaches_a_closed_run(store: Store, clock: FakeClock) -> None:
     run_id = close(store)
     before = store.load_events(run_id)
     for ask in (signal, cancel, terminate):
-        expect_error(WorkflowNotFoundError, lambda ask=ask: ask(store))
-        expect_error(WorkflowNotFoundError, lambda ask=ask: ask(store, run_id=run_id))
+        expect_error(WorkflowNotFoundError, partial(ask, store))
+        expect_error(WorkflowNotFoundError, partial(ask, store, run_id=run_id))
     expect(store.load_events(run_id), before, "journal")
 
 

@@ -1,7 +1,7 @@
 """What the cases say in one word each: start a run, take its task, commit it, attempt an activity, look.
 
-Nothing here depends on a test framework. A task's commands are given as events without numbers; they are numbered
-here as the scheduler would.
+Nothing here depends on a test framework. A task's commands are given as events without numbers; they are
+numbered here as the scheduler would.
 """
 
 from __future__ import annotations

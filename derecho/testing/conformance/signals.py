@@ -1,4 +1,4 @@
-"""Cases: signals, from clients and from other runs, and what they do to a run that is busy or wants to close."""
+"""Cases: signals from clients and from other runs, also to a run that is busy or wants to close."""
 
 from __future__ import annotations
 
