@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from derecho import _core
+import derecho._core as _core
 from derecho.client import Client
 from derecho.names import check_name
 from derecho.payloads import Codec
@@ -136,9 +136,10 @@ class Engine:
         Args:
             grace: seconds or timedelta that running activities are given.
         """
+        grace_s = duration_ns(grace, "grace") / 1e9
         live, self._live = self._live, None
         if live is not None:
-            live.stop(duration_ns(grace, "grace") / 1e9)
+            live.stop(grace_s)
             self.workflow_worker = self._new_workflow_worker()
             self.activity_worker = self._new_activity_worker(InlineRunner())
 

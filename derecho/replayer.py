@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from derecho import _core
+import derecho._core as _core
 from derecho.authoring.definitions import Workflow
 from derecho.authoring.environment import Environment
 from derecho.errors import DerechoError, JournalError, NondeterminismError, WorkflowNotFoundError

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from derecho import _core
+import derecho._core as _core
 
 
 @pytest.fixture(autouse=True)
 def _no_fiber_is_left() -> Iterator[None]:
     before = _core.live_fibers()
     yield
-    assert _core.live_fibers() == before == 0, "the test left live fibers behind: close its engine or scheduler"
+    assert _core.live_fibers() == before == 0, (
+        "the test left live fibers behind: close its engine or scheduler"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from derecho.engine import Engine
 from derecho.journal import Event, check_journal
@@ -78,19 +78,21 @@ class Rig:
             engine.workflow_worker.close()
         self.store.close()
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def _next_due_ns(self) -> int:
-        moments = [self._agenda[0][0]] if self._agenda else []
+        moments = []
         for engine in self.engines:
             due = self.store.next_due(engine.worker_id)
             moments += [due.runs_ns, due.activities_ns, due.timers_ns, due.timeouts_ns]
             moments.append(engine.workflow_worker.backed_off_until_ns)
-        return min((moment for moment in moments if moment), default=0)
+        # What is due by now and still there after `settle` is work that no engine here can do.
+        moments = [moment for moment in moments if moment > self.clock.now_ns()]
+        return min([*moments, *(moment for moment, _ in self._agenda[:1])], default=0)
 
 
 def process(engine: Engine) -> int:

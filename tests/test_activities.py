@@ -54,7 +54,9 @@ def test_an_info_can_be_compared_and_shown() -> None:
 
 @pytest.mark.parametrize("call", [activity_info, heartbeat])
 def test_a_call_outside_an_activity_says_where_it_belongs(call: Any) -> None:
-    with pytest.raises(DerechoError, match=rf"{call.__name__}\(\) was called outside an activity.*Workflow code"):
+    with pytest.raises(
+        DerechoError, match=rf"{call.__name__}\(\) was called outside an activity.*Workflow code"
+    ):
         call()
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from derecho import _core
+import derecho._core as _core
 from derecho.authoring.environment import CancelInfo, WorkflowInfo, log
 from derecho.errors import NotInWorkflowError
 

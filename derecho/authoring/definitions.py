@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
 
-from derecho import _core
+import derecho._core as _core
 from derecho.errors import NotInWorkflowError, RegistrationError
 from derecho.journal.events import ActivityScheduled
 from derecho.journal.failures import activity_error

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from derecho import _core
+import derecho._core as _core
 from derecho.authoring.sites import current_site, site_of
 from derecho.clock import to_datetime
 from derecho.errors import CancelledError, NotInWorkflowError, TimerCancelledError

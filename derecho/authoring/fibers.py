@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from derecho import _core
+import derecho._core as _core
 from derecho.authoring.definitions import Activity
 from derecho.errors import NotInWorkflowError
 

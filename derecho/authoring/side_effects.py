@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import ParamSpec, TypeVar, cast
 
-from derecho import _core
+import derecho._core as _core
 
 P = ParamSpec("P")
 T = TypeVar("T")

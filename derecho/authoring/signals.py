@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from derecho import _core
+import derecho._core as _core
 from derecho.names import check_name
 from derecho.payloads import decode_value, encode_value
 from derecho.policies import Duration

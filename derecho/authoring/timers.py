@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from derecho import _core
+import derecho._core as _core
 from derecho.authoring.context import scheduler
 from derecho.clock import to_datetime
 from derecho.policies import Duration, duration_ns

@@ -72,8 +72,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"derecho demo: --path {str(root)!r}: {error.strerror}; give a folder", file=sys.stderr)
         return 2
     folder = Path(tempfile.mkdtemp(prefix="derecho-demo-")).resolve()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _leave)
+    in_main = threading.current_thread() is threading.main_thread()
+    former = signal.signal(signal.SIGTERM, _leave) if in_main else None
     screen = Screen(sys.stdout)
     job = Job(str(root), _PRUNED if options.path is None else [], str(folder))
     try:
@@ -91,6 +91,8 @@ def run(options: argparse.Namespace) -> int:
             screen.line(f"  kept         {folder} ({DATABASE}, {MANIFEST}, {LEDGER})")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+        if in_main:
+            signal.signal(signal.SIGTERM, former)
 
 
 class Demo:
@@ -109,10 +111,8 @@ class Demo:
 
     def run(self) -> int:
         """Tell the whole story; return the exit status."""
-        times = {0: "without a kill", 1: "killing its worker once"}.get(
-            self._kills, f"killing its worker {self._kills} times"
-        )
-        self._screen.line(f"derecho demo: indexing {self._job.root}, {times}")
+        times = {0: "no kill", 1: "1 kill"}.get(self._kills, f"{self._kills} kills")
+        self._screen.line(f"derecho demo: index {self._job.root}, {times} on the way")
         self._screen.line()
         store = SQLiteStore(self._folder / DATABASE)
         try:
@@ -169,7 +169,7 @@ class Demo:
             + ("; there are more, the demo takes no more" if listing.is_cut else ""),
             "events": f"{journal.length:,} in the journal",
             "kills": f"{self._killed} survived"
-            + (f" of {self._kills}: it was too quick for more" if self._killed < self._kills else ""),
+            + (f" of {self._kills}: there was too little to do" if self._killed < self._kills else ""),
             "attempts": f"{len(ledger):,} in the activities' own ledger, "
             f"{len(ledger) - len(journal.recorded):,} of them cut short by a kill and made again",
             "outcomes": f"{len(journal.recorded):,} recorded, each once; {again:,} computed again",

@@ -25,6 +25,8 @@ from derecho.stores.base import ActivityRow, RunRow, TimerRow
 
 T = TypeVar("T")
 
+_OPEN_MAX: Final = WorkflowStatus.CANCELLING
+
 
 class Work:
     """An activity and its age."""
@@ -42,17 +44,30 @@ class Life:
     Attributes:
         seq: its age.
         older: the run before it with the same workflow id.
+        status: the one that it is counted under.
         queue: where it waits to be claimed, if it does.
         release: where it waits for a lease, or for the preference of a worker, to run out.
         by_task: for each event, whether a workflow task wrote it.
     """
 
-    __slots__ = ("activities", "by_task", "journal", "older", "queue", "release", "row", "seq", "timers")
+    __slots__ = (
+        "activities",
+        "by_task",
+        "journal",
+        "older",
+        "queue",
+        "release",
+        "row",
+        "seq",
+        "status",
+        "timers",
+    )
 
     def __init__(self, seq: int, row: RunRow, older: Life | None) -> None:
         self.seq = seq
         self.row = row
         self.older = older
+        self.status = row.status
         self.queue: Agenda[Life] | None = None
         self.release: Agenda[Life] | None = None
         self.journal: list[Event] = []
@@ -110,7 +125,7 @@ class Tables:
     def open_run(self, workflow_id: str) -> RunRow | None:
         # A new run begins only when the last one is closed, so the open one is the newest.
         row = self.newest_run(workflow_id)
-        return row if row is not None and row.status <= WorkflowStatus.CANCELLING else None
+        return row if row is not None and row.status <= _OPEN_MAX else None
 
     def newest_run(self, workflow_id: str) -> RunRow | None:
         life = self.newest.get(workflow_id)
@@ -121,7 +136,7 @@ class Tables:
         self._undo.append((self._forget_run, life, None))
         self.lives[row.run_id] = self.newest[row.workflow_id] = life
         insort(self.listed, (row.started_at_ns, row.run_id))
-        self._count(row, 1)
+        self._count(life, 1)
         self._place_run(life)
 
     def _forget_run(self, life: Life, _: None) -> None:
@@ -130,7 +145,7 @@ class Tables:
         if life.older is not None:
             self.newest[row.workflow_id] = life.older
         del self.listed[bisect_left(self.listed, (row.started_at_ns, row.run_id))]
-        self._count(row, -1)
+        self._count(life, -1)
         _drop(life.queue, life)
         _drop(life.release, life)
 
@@ -140,26 +155,26 @@ class Tables:
         self._set_run(life, row)
 
     def _set_run(self, life: Life, row: RunRow) -> None:
-        before = life.row
         life.row = row
-        if before.status is not row.status:
-            self._count(before, -1)
-            self._count(row, 1)
+        if life.status is not row.status:
+            self._count(life, -1)
+            life.status = row.status
+            self._count(life, 1)
         if row.cancel_deadline_ns:
             self.cancels.put(row.cancel_deadline_ns, life.seq, life)
-        elif before.cancel_deadline_ns:
+        else:
             self.cancels.drop(life.seq)
         self._place_run(life)
 
-    def _count(self, row: RunRow, change: int) -> None:
-        kind = (row.workflow_type, row.status)
+    def _count(self, life: Life, change: int) -> None:
+        kind = (life.row.workflow_type, life.status)
         self.counts[kind] = self.counts.get(kind, 0) + change
 
     def _place_run(self, life: Life) -> None:
         row = life.row
         queue = release = None
         until_ns = 0
-        if row.last_external_id > row.visible_through and row.status <= WorkflowStatus.CANCELLING:
+        if row.last_external_id > row.visible_through and row.status <= _OPEN_MAX:
             if row.lease_until_ns > self.now_ns:
                 release, until_ns = self.leases, row.lease_until_ns
             elif row.sticky_until_ns > self.now_ns:

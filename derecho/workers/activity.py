@@ -190,8 +190,9 @@ class _Names:
         self._missed: dict[str, tuple[int, int]] = {}
 
     def hit(self, name: str) -> None:
-        self._missed.pop(name, None)
-        if len(self._known) < NAMES_MAX:
+        if self._missed:
+            self._missed.pop(name, None)
+        if name not in self._known and len(self._known) < NAMES_MAX:
             self._known[name] = None
 
     def miss(self, name: str) -> None:

@@ -206,10 +206,13 @@ class Attempt:
     def crash(self, error: BaseException) -> None:
         """End an attempt that its thread could not bring to an end, as after an asynchronous exception."""
         log.error("%r was torn out of its thread", self, exc_info=error, extra=self._ids())
-        if self._move(Stage.RUNNING, Stage.WAITING, Stage.RUNNING):
+        if self._stage is Stage.RUNNING:
             self._error = error
             self.conclude()
         else:
+            # Of an attempt that never began this is not the activity's fault: its lease ends, and that counts
+            # for nothing.
+            self._move(Stage.LOST, Stage.WAITING)
             self._host.ended(self, is_late=True)
 
     def lose(self) -> None:

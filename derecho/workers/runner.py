@@ -21,8 +21,10 @@ from derecho.workers.attempt import Attempt
 from derecho.workers.pool import LoopThread, ThreadPool, run_in_private_loop
 
 ATTEMPTS_FACTOR: Final = 4
-# After the grace: for outcomes that are on their way to the store, and for threads that end by themselves.
+# After the grace: for outcomes that are on their way to the store, and for async activities to clean up.
 WIND_UP_S: Final = 1.0
+# Then: for threads to end. One in user code does not, and nobody waits longer for it.
+JOIN_S: Final = 0.2
 
 log = logging.getLogger("derecho.worker.activity")
 
@@ -55,7 +57,8 @@ class Runner:
             raise ValueError(f"concurrency must be at least 1, got {concurrency}")
         self.concurrency = concurrency
         self.late_results = 0
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._running: dict[Attempt, None] = {}
         self._strays: dict[Attempt, None] = {}
         self._is_stopping = False
@@ -70,13 +73,13 @@ class Runner:
     @property
     def free_slots(self) -> int:
         """How many attempts may be submitted now."""
-        with self._changed:
+        with self._lock:
             return self._free()
 
     @property
     def trouble(self) -> str:
         """Why nothing is taken although slots are free; empty if all is well."""
-        with self._changed:
+        with self._lock:
             if self._is_stopping or self._free() or len(self._running) >= self.concurrency:
                 return ""
             return (
@@ -86,7 +89,7 @@ class Runner:
 
     def submit(self, attempt: Attempt) -> bool:
         """Take an attempt and run it; False if the runner has stopped."""
-        with self._changed:
+        with self._lock:
             if self._is_stopping:
                 return False
             self._running[attempt] = None
@@ -109,11 +112,13 @@ class Runner:
         return released
 
     def _free(self) -> int:
-        running = len(self._running)
-        in_all = running + len(self._strays)
         if self._is_stopping:
             return 0
-        return max(min(self.concurrency - running, ATTEMPTS_FACTOR * self.concurrency - in_all), 0)
+        free = self.concurrency - len(self._running)
+        if self._strays:
+            in_all = len(self._running) + len(self._strays)
+            free = max(min(free, ATTEMPTS_FACTOR * self.concurrency - in_all), 0)
+        return free
 
     # How.
 
@@ -129,12 +134,12 @@ class Runner:
     # Host of attempts.
 
     def ended(self, attempt: Attempt, *, is_late: bool) -> None:
-        with self._changed:
+        with self._lock:
             was_full = not self._free()
-            known = attempt in self._running or attempt in self._strays
-            self._running.pop(attempt, None)
-            self._strays.pop(attempt, None)
-            self.late_results += known and is_late
+            for attempts in (self._running, self._strays):
+                if attempt in attempts:
+                    del attempts[attempt]
+                    self.late_results += is_late
             is_free = was_full and self._free() > 0
             if self._is_stopping:
                 self._changed.notify_all()
@@ -144,7 +149,7 @@ class Runner:
                 self._ear.slot_freed()
 
     def lost(self, attempt: Attempt) -> None:
-        with self._changed:
+        with self._lock:
             was_full = not self._free()
             if attempt in self._running:
                 self._strays[attempt] = self._running.pop(attempt)
@@ -237,7 +242,7 @@ class ThreadRunner(Runner):
     def _wind_up(self) -> None:
         self._resume.set()  # The last offers of outcomes are made at once.
         self._loop.stop(WIND_UP_S)
-        self._pool.stop(WIND_UP_S)
+        self._pool.stop(JOIN_S)
 
 
 def _ignore(error: BaseException) -> None:

@@ -27,7 +27,7 @@ import os, signal, sys, threading, time
 from pathlib import Path
 import derecho
 from derecho import *
-from derecho import _core
+import derecho._core as _core
 from tests.process.support import Ledger, wait_until
 path = Path(sys.argv[1])
 def say(*words):

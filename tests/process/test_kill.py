@@ -76,7 +76,7 @@ class Ordeal:
         worker = self.spawn(SERVE, self.path, self.ledger.path)
         if self.chance.random() > KILLED_AT_START:
             worker.said("ready")
-        wait_s = self.chance.uniform(0.0, 0.5)
+        wait_s = self.chance.uniform(0.0, 0.8)
         with pytest.raises(subprocess.TimeoutExpired):
             worker.process.wait(wait_s)
         worker.kill()

@@ -73,12 +73,13 @@ def voyage(number: int) -> dict[str, Any]:
         derecho.sleep(0.05 * nth)
         return before + shaky(number, f"back-{nth}")
 
-    spawn(listen)
+    listener = spawn(listen)
     drawn = side_effect(lambda: number * 7)
     legs = gather(*[spawn(leg, nth) for nth in range(1, LEGS + 1)])
     first = select(derecho.timer(60), step.execute(number, "race"))
     wait_for(lambda: len(words) == SIGNALS)
     both = step(number, "all-heard")
+    listener.get()
     return {"legs": legs, "first": first.get(), "drawn": drawn, "words": words, "both": both}
 
 

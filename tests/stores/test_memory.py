@@ -285,6 +285,25 @@ def test_an_interrupt_undoes_its_verb_and_goes_on() -> None:
     assert scene.signal(store)  # The lock is free.
 
 
+def test_a_row_may_be_saved_more_than_once_in_a_verb() -> None:
+    """Also if it is changed between: counts and indexes follow the last state."""
+    store = MemoryStore(FakeClock())
+    run_id = scene.start(store)
+
+    def save_twice(tx: Tables) -> None:
+        row = tx.run(run_id)
+        assert row is not None
+        row.cancel_deadline_ns = 1
+        tx.save_run(row)
+        row.cancel_deadline_ns = 0
+        row.status = WorkflowStatus.COMPLETED
+        tx.save_run(row)
+
+    store._transact_all([save_twice], durable=True)
+    assert [store.count_runs(RunFilter(status=status)) for status in WorkflowStatus][:3] == [0, 0, 1]
+    assert store.next_due("a").timeouts_ns == 0
+
+
 # --- the bell -------------------------------------------------------------------------------------
 
 

@@ -34,9 +34,7 @@ class Bench:
         self.workers: list[ActivityWorker] = []
 
     def keeper(self) -> LeaseKeeper:
-        return LeaseKeeper(
-            self.store, run_lease_ns=10 * scene.S, activity_lease_ns=LEASE_S * scene.S
-        )
+        return LeaseKeeper(self.store, run_lease_ns=10 * scene.S, activity_lease_ns=LEASE_S * scene.S)
 
     def worker(
         self,

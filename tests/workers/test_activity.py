@@ -247,7 +247,9 @@ def test_ctrl_c_in_a_hand_driven_activity_reaches_the_driver_and_costs_no_attemp
     assert bench.worker(charge).process() == 1
 
 
-def test_arguments_that_cannot_be_decoded_fail_the_attempt_and_may_be_retried_by_mended_code(bench: Any) -> None:
+def test_arguments_that_cannot_be_decoded_fail_the_attempt_and_may_be_retried_by_mended_code(
+    bench: Any,
+) -> None:
     [scheduled_id] = bench.schedule(bench.activity(input=b'"many"', retry=RETRY))
     bench.worker(charge).process()
     row = bench.row(scheduled_id)
@@ -301,7 +303,9 @@ def test_a_function_that_hides_being_async_is_told_so(bench: Any) -> None:
 def test_an_async_activity_runs_to_its_end_and_its_threads_see_the_attempt(bench: Any) -> None:
     @activity(name="charge")
     async def gathering(cents: int) -> list[str]:
-        keys = await asyncio.gather(*(asyncio.to_thread(lambda: activity_info().activity_name) for _ in range(2)))
+        keys = await asyncio.gather(
+            *(asyncio.to_thread(lambda: activity_info().activity_name) for _ in range(2))
+        )
         await asyncio.create_task(asyncio.sleep(0))
         return [*keys, activity_info().idempotency_key]
 
@@ -447,7 +451,9 @@ def test_details_that_cannot_be_encoded_raise_in_the_activity(bench: Any) -> Non
     assert bench.the(ActivityCompleted).result == b'"went on"'
 
 
-def test_a_store_that_fails_does_not_fail_the_heartbeat_and_gets_the_details_with_the_failure(bench: Any) -> None:
+def test_a_store_that_fails_does_not_fail_the_heartbeat_and_gets_the_details_with_the_failure(
+    bench: Any,
+) -> None:
     store = CountingStore(bench.store)
     found: list[Any] = []
 

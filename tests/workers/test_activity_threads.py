@@ -168,7 +168,9 @@ def test_variables_of_the_program_are_seen_and_not_changed(bench: Any) -> None:
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_what_kills_a_program_fails_only_the_attempt(bench: Any, error: BaseException, is_async: bool) -> None:
+def test_what_kills_a_program_fails_only_the_attempt(
+    bench: Any, error: BaseException, is_async: bool
+) -> None:
     @activity(name="charge")
     def sync(cents: int) -> int:
         if activity_info().attempt == 1:
@@ -219,7 +221,9 @@ def test_an_asynchronous_exception_between_two_activities_costs_neither_thread_n
     for _ in range(50):
         pool.run(job, crashes.append)
         assert done.acquire(timeout=WAIT_S) or crashes
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(idents[-1]), ctypes.py_object(KeyboardInterrupt))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(idents[-1]), ctypes.py_object(KeyboardInterrupt)
+        )
         pool.run(done.release, lambda error: done.release())  # Done or told: never silently dropped.
         assert done.acquire(timeout=WAIT_S)
         assert pool.size == 1
@@ -296,7 +300,10 @@ def test_an_async_activity_beats_without_holding_up_its_loop(bench: Any) -> None
         written.clear()
         bench.clock.advance(1)
         await asyncio.to_thread(heartbeat, 2)
-        return [threading.current_thread().name, await asyncio.to_thread(lambda: activity_info().activity_name)]
+        return [
+            threading.current_thread().name,
+            await asyncio.to_thread(lambda: activity_info().activity_name),
+        ]
 
     bench.schedule(bench.activity())
     worker = bench.worker(beating, runner=ThreadRunner(1), store=Store())
@@ -536,6 +543,30 @@ def test_jobs_beyond_the_largest_size_wait_and_surplus_threads_end() -> None:
         assert done.acquire(timeout=WAIT_S)
     pool.stop(WAIT_S)
     assert pool.size == 0
+
+
+def test_an_activity_that_finds_no_thread_is_left_to_its_lease(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    @activity(name="charge")
+    def late(cents: int) -> int:
+        return activity_info().attempt
+
+    keeper = bench.keeper()
+    bench.schedule(bench.activity())
+    runner = ThreadRunner(1)
+    worker = bench.worker(late, runner=runner, leases=keeper)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        worker.process()
+    assert runner.free_slots == 1
+    lose_what_runs(bench, keeper)
+    assert worker.process() == 1
+    drained(bench, worker)
+    assert results(bench) == [b"2"]
 
 
 def test_a_job_is_told_when_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,13 @@ from derecho.activities import activity_info, heartbeat
 from derecho.authoring.definitions import activity
 from derecho.errors import ActivityCancelledError
 from derecho.journal.commit import WorkflowStatus
-from derecho.journal.events import ActivityCompleted, ActivityFailed, ActivityStarted, Failure, WorkflowCancelled
+from derecho.journal.events import (
+    ActivityCompleted,
+    ActivityFailed,
+    ActivityStarted,
+    Failure,
+    WorkflowCancelled,
+)
 from derecho.policies import RetryPolicy
 from derecho.stores.base import LOST_ATTEMPTS_MAX
 from derecho.stores.bell import TIMEOUTS
@@ -65,7 +71,9 @@ def test_schedule_to_start_ends_what_nobody_picked_up(bench: Any) -> None:
 
 
 def test_schedule_to_start_is_about_the_first_pick_up_only(bench: Any) -> None:
-    [scheduled_id] = bench.schedule(bench.activity(schedule_to_start_timeout=5, start_to_close_timeout=2, retry=AT_ONCE))
+    [scheduled_id] = bench.schedule(
+        bench.activity(schedule_to_start_timeout=5, start_to_close_timeout=2, retry=AT_ONCE)
+    )
     scene.attempt(bench.store)
     bench.clock.advance(2)
     assert bench.timeouts.process() == 1
@@ -165,7 +173,9 @@ def test_schedule_to_close_ends_it_between_attempts(bench: Any) -> None:
         worker.process()
         bench.timeouts.process()
         bench.clock.advance(1)
-    assert failure(bench).kind == "application"  # A third attempt would have come too late, so none was waited for.
+    assert (
+        failure(bench).kind == "application"
+    )  # A third attempt would have come too late, so none was waited for.
     assert bench.the(ActivityStarted).attempt == 2
 
 

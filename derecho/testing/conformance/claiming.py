@@ -97,6 +97,19 @@ def case_runs_are_claimed_longest_ready_first(store: Store, clock: FakeClock) ->
     expect(claimed(store), ["u", "v", "w"], "further claims")
 
 
+def case_a_run_that_wakes_again_goes_to_the_end(store: Store, clock: FakeClock) -> None:
+    """What counts is since when it is ready: an event woke it, or a commit left something unseen."""
+    for workflow_id in ("woken", "busy"):
+        start(store, workflow_id)
+    woken, busy = claims(store)
+    commit(store, woken)
+    signal(store, "busy")
+    for step in (lambda: start(store), lambda: signal(store, "woken"), lambda: commit(store, busy)):
+        clock.advance(1)
+        step()
+    expect(claimed(store), ["w", "woken", "busy"], "claims")
+
+
 def case_an_idle_run_is_not_claimed(store: Store, clock: FakeClock) -> None:
     start(store)
     turn(store, activity())
