@@ -33,8 +33,9 @@ from derecho.journal.events import (
     WorkflowFailed,
 )
 from derecho.names import check_name
-from derecho.payloads import Codec, JSONCodec, Signature, encode_value
+from derecho.payloads import Codec, JSONCodec, encode_value
 from derecho.policies import Duration, duration_ns
+from derecho.signatures import Signature
 from derecho.stores.base import LIST_LIMIT_MAX, RunFilter, RunRow, StartRequest, Store
 
 R = TypeVar("R")

@@ -10,8 +10,10 @@ thread and never waits.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import queue
 import secrets
 import signal
 import socket
@@ -35,12 +37,10 @@ from derecho.workers.loop import run_every, run_worker
 from derecho.workers.runner import InlineRunner, ThreadRunner
 from derecho.workers.timeout import TimeoutWorker
 from derecho.workers.timer import TimerWorker
-from derecho.workers.watchdog import ABANDONED_MAX, Abandoned, Watchdog
+from derecho.workers.watchdog import ABANDONED_MAX, LOOKS, Abandoned, Watchdog
 from derecho.workers.workflow import WorkflowWorker
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-# The watchdog looks so often within its timeout.
-_LOOKS: Final = 4
 
 log = logging.getLogger("derecho.engine")
 
@@ -101,6 +101,7 @@ class Engine:
         self._deadlock_s = _positive_ns(deadlock_timeout, "deadlock_timeout") / 1e9
         self._settings = RunSettings(codec=self._codec, default_retry=default_retry_policy, logger=logger)
         self._live: _Live | None = None
+        self._stop_lock = threading.Lock()
         self.leases = LeaseKeeper(
             store, run_lease_ns=self._run_lease_ns, activity_lease_ns=self._activity_lease_ns
         )
@@ -124,11 +125,7 @@ class Engine:
 
     def start(self) -> None:
         """Start the workers in threads of their own, and return."""
-        if self._live is not None:
-            raise RuntimeError("the engine is started already")
-        self.workflow_worker.close()
-        self._live = _Live(self)
-        self._live.start()
+        self._start(_Ask())
 
     def stop(self, grace: Duration = 30.0) -> None:
         """Stop: claim nothing more, let activities finish, give the rest back without consuming an attempt.
@@ -137,40 +134,39 @@ class Engine:
             grace: seconds or timedelta that running activities are given.
         """
         grace_s = duration_ns(grace, "grace") / 1e9
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop(grace_s)
+        with self._stop_lock:
+            live = self._live
+            if live is None:
+                return
+            # After a fork the threads are the parent's, and so is what they hold.
+            if live.pid == os.getpid():
+                live.stop(grace_s)
+            atexit.unregister(self._stop_at_exit)
             self.workflow_worker = self._new_workflow_worker()
             self.activity_worker = self._new_activity_worker(InlineRunner())
+            self._live = None
 
     def run(self) -> None:
         """Start, and block until the engine is stopped; in the main thread also by SIGTERM or SIGINT.
 
         The first signal drains (see `stop`), a second one stops at once; both are safe.
         """
-        self.start()
-        live = self._live
-        assert live is not None
-        in_main = threading.current_thread() is threading.main_thread()
-        former = (
-            {number: signal.signal(number, live.on_signal) for number in _STOP_SIGNALS} if in_main else {}
-        )
-        try:
-            live.stopping.wait()
-            self.stop()
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+        self._run(_Ask())
 
     def actor(self) -> tuple[Callable[[], None], Callable[[BaseException | None], None]]:
-        """Return (execute, interrupt) for a group of actors: one blocks, the other makes it return."""
+        """Return (execute, interrupt) for a group of actors: one blocks, the other makes it return.
+
+        An interrupt that comes before `execute` makes that return as soon as it has begun.
+        """
+        stopping = _Ask()
+
+        def execute() -> None:
+            self._run(stopping)
 
         def interrupt(_error: BaseException | None = None) -> None:
-            live = self._live
-            if live is not None:
-                live.stopping.set()
+            stopping.set()
 
-        return self.run, interrupt
+        return execute, interrupt
 
     def __enter__(self) -> Self:
         self.start()
@@ -189,6 +185,30 @@ class Engine:
         return [] if live is None else live.troubles()
 
     # --- parts
+
+    def _start(self, stopping: _Ask) -> None:
+        if self._live is not None:
+            raise RuntimeError("the engine is started already")
+        self.workflow_worker.close()
+        self._live = _Live(self, stopping)
+        # Before the store's own hook, which closes the file under the threads if nobody has stopped them.
+        atexit.register(self._stop_at_exit)
+        self._live.start()
+
+    def _stop_at_exit(self) -> None:
+        self.stop(grace=0)
+
+    def _run(self, stopping: _Ask) -> None:
+        in_main = threading.current_thread() is threading.main_thread()
+        # First: a signal that comes while the threads start must drain them too.
+        former = {number: signal.signal(number, stopping.on_signal) for number in _STOP_SIGNALS if in_main}
+        try:
+            self._start(stopping)
+            stopping.wait()
+            self.stop()
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
 
     def _new_workflow_worker(self) -> WorkflowWorker:
         return WorkflowWorker(
@@ -213,14 +233,43 @@ class Engine:
         )
 
 
+class _Ask:
+    """The wish that an engine stops; for one waiter.
+
+    Not an Event: its lock is not reentrant, and a signal handler runs in the thread that may just hold it.
+    """
+
+    def __init__(self) -> None:
+        self._wishes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+        self._wishes.put(None)
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self) -> None:
+        self._wishes.get()
+
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Only set a flag: no fiber may be switched in a signal handler."""
+        if self._is_set:
+            log.warning("second signal: stopping at once; what was running is done again after the restart")
+            os._exit(128 + number)
+        self.set()
+
+
 class _Live:
     """The threads of a started engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, stopping: _Ask) -> None:
         self._engine = engine
+        self.pid = os.getpid()
+        self.stopping = stopping
         self._stop = threading.Event()
         self._stop_watching = threading.Event()
-        self.stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._keepers: list[threading.Thread] = []
         self._workflow_thread: threading.Thread | None = None
@@ -239,7 +288,7 @@ class _Live:
         self._keepers = [
             self._thread("leases", run_worker, engine.leases, self._stop_watching),
             self._thread(
-                "watchdog", run_every, self._watchdog.check, engine._deadlock_s / _LOOKS, self._stop_watching
+                "watchdog", run_every, self._watchdog.check, engine._deadlock_s / LOOKS, self._stop_watching
             ),
         ]
         self._start_workflow_thread(engine.workflow_worker)
@@ -251,21 +300,14 @@ class _Live:
         for thread in self._threads:
             thread.join()
         if self._workflow_thread is not None:
-            # A watchdog that still looks may replace it meanwhile: join whatever is the last one.
-            while (thread := self._workflow_thread).is_alive():
+            # A watchdog that still looks may replace it meanwhile, or give it up: join whatever is the last one.
+            while (thread := self._workflow_thread) is not None and thread.is_alive():
                 thread.join(0.1)
         self._engine.activity_worker.stop(grace_s)
         self._stop_watching.set()
         self._engine.store.bell.ring([self._engine.leases.topic])
         for keeper in self._keepers:
             keeper.join()
-
-    def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Only set a flag: no fiber may be switched in a signal handler."""
-        if self.stopping.is_set():
-            log.warning("second signal: stopping at once; what was running is done again after the restart")
-            os._exit(128 + number)
-        self.stopping.set()
 
     def troubles(self) -> list[str]:
         found = list(self._engine.activity_worker.troubles())
@@ -286,10 +328,14 @@ class _Live:
         alive = sum(thread.is_alive() for thread in self._watchdog.abandoned)
         if alive > ABANDONED_MAX:
             log.critical("%d workflow threads are abandoned; this engine drains. Restart the process", alive)
-            self.stopping.set()
+            self._workflow_thread = None  # It may never end, and nobody may wait for it.
             self._stop.set()
+            self.stopping.set()
             return
-        worker = self._engine.workflow_worker = self._engine._new_workflow_worker()
+        engine = self._engine
+        former, engine.workflow_worker = engine.workflow_worker, engine._new_workflow_worker()
+        worker = engine.workflow_worker
+        worker._backoff = former._backoff  # Else it would take up the same run first of all.
         self._start_workflow_thread(worker)
 
     def _thread(
@@ -322,10 +368,11 @@ class _UntilAbandoned:
         self.idle_s = worker.idle_s
 
     def process(self) -> int:
-        done = self._worker.process()
-        if self._worker.abandoned:
-            raise Abandoned
-        return done
+        try:
+            return self._worker.process()
+        finally:
+            if self._worker.abandoned:
+                raise Abandoned  # Also on the way of an error: it must claim nothing more.
 
 
 def _fresh_worker_id() -> str:

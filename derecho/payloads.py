@@ -1,7 +1,6 @@
 """Turn the values of users into bytes and back: arguments, results, signals, heartbeat details.
 
-A `Codec` handles one value at a time. A `Signature` puts the arguments of a call into one payload, encoded
-one by one: so a codec gets the type hint of each value it decodes and need not know of the envelope.
+A `Codec` handles one value at a time; `derecho.signatures` puts the arguments of a call together.
 orjson writes; msgspec reads, checking type hints in the same pass. As a writer msgspec would put sets down in
 their order of iteration, which differs between processes, and replay compares bytes. orjson leaves sets to
 `_reduce`, and all that it would lose something of: dataclass fields named `_x`, seconds in an offset.
@@ -10,26 +9,24 @@ their order of iteration, which differs between processes, and replay compares b
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import sys
-import typing
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
 
-from derecho.errors import CodecError, RegistrationError
+from derecho.errors import CodecError
 
-__all__ = ["PAYLOAD_BYTES_MAX", "Codec", "JSONCodec", "Signature", "decode_value", "encode_value"]
+__all__ = ["PAYLOAD_BYTES_MAX", "Codec", "JSONCodec", "decode_value", "encode_value"]
 
 PAYLOAD_BYTES_MAX: Final = 2 * 1024 * 1024  # Of one payload: all arguments of a call, or one result.
 NESTING_MAX: Final = 254  # Of lists and dicts in each other; orjson's own limit.
 CLASSES_MAX: Final = 4096  # Of which we remember how to write or read them.
 
-_Decode = Callable[[bytes], Any]
+Decode = Callable[[bytes], Any]
 _TOO_DEEP: Final = f"nested deeper than {NESTING_MAX} levels, or in itself; flatten it, pass ids"
 _MIXUPS: Final[dict[Any, tuple[type, ...]]] = {str: (bytes, bytearray, memoryview), bytes: (str,)}
 _SOUND: Final[frozenset[type]] = frozenset({str, int, bool, type(None), date, datetime})  # Hold no NaN.
@@ -77,32 +74,32 @@ class JSONCodec:
         Raises CodecError with the place ("$.items[3].price: float nan is not valid JSON; ...") and a way out.
         """
         try:
-            data = _dumper()(value)
+            data = json_dumper()(value)
         except TypeError as error:
             if error.__cause__ is not None and not isinstance(error.__cause__, Exception):
                 raise error.__cause__ from None  # orjson wraps even a KeyboardInterrupt that hits `_reduce`.
             _search(value)
             try:
-                data = _dumper(True)(value)
+                data = json_dumper(True)(value)
             except TypeError as last:
-                _fail("$", last)
+                fail("$", last)
         # orjson writes NaN as null, without a word. Only payloads with a null in them pay for the search.
         if data.find(b"null") >= 0 and value is not None and _holds_nan(value):
             _search(value)
-        return data if len(data) <= PAYLOAD_BYTES_MAX else _fail_length("", data)
+        return data if len(data) <= PAYLOAD_BYTES_MAX else fail_length("", data)
 
     def decode(self, data: bytes, type: Any, /) -> Any:
         """Return the value of the hint `type` in `data`. Raises CodecError, with the path of the fault."""
         try:
-            return _json_decoder(type)(data)
+            return json_decoder(type)(data)
         except Exception as error:
-            _fail("", error)
+            fail("", error)
 
     def check(self, type: Any, /) -> None:
         """Raise TypeError, with the reason, if values of the hint `type` cannot be decoded."""
         import msgspec.inspect
 
-        _json_decoder(type)
+        json_decoder(type)
         _check_node(msgspec.inspect.type_info(type), set())
 
 
@@ -115,11 +112,11 @@ def encode_value(codec: Codec, value: Any, what: str, hint: Any = Any) -> bytes:
     try:
         data = codec.encode(value)
     except Exception as error:
-        _fail(what, error)
+        fail(what, error)
     if (hint is str or hint is bytes) and isinstance(value, _MIXUPS[hint]) and type(codec) is JSONCodec:
         problem = f"{type(value).__name__} where the type hint says {hint.__name__}, and JSON mixes them up"
         raise CodecError(f"{what}: {problem}; convert it")
-    return data if len(data) <= PAYLOAD_BYTES_MAX else _fail_length(what, data)
+    return data if len(data) <= PAYLOAD_BYTES_MAX else fail_length(what, data)
 
 
 def decode_value(codec: Codec, data: bytes, type: Any, what: str) -> Any:
@@ -127,229 +124,11 @@ def decode_value(codec: Codec, data: bytes, type: Any, what: str) -> Any:
     try:
         return codec.decode(data, type)
     except Exception as error:
-        _fail(what, error)
-
-
-class Signature:
-    """Puts the arguments of one workflow or activity into one payload and takes them out by the type hints.
-
-    Wire form: exactly one positional argument alone is its bare payload, no argument is `null`, all else is
-    `{"$args": [...], "$kwargs": {...}}`; so is a lone None, or a payload with "$args" in it, lest it be taken
-    for one of the others. `null` is read as one None if exactly one parameter is required. Safe in threads.
-    `subject` tells messages what it belongs to: "activity 'charge'".
-    """
-
-    __slots__ = ("_first", "_first_hint", "_fn", "_known", "_result", "_result_hint", "_takes_one", "subject")
-
-    def __init__(self, fn: Callable[..., Any] | None, result_hint: Any, subject: str) -> None:
-        self.subject = subject
-        self._fn, self._result_hint = fn, result_hint
-        self._known: _Parameters | None = None  # Read at first use: hints may name what is defined later.
-        self._takes_one = False
-        self._first, self._result = f"argument 1 of {subject}", f"result of {subject}"  # For messages.
-        self._first_hint: Any = Any
-
-    @classmethod
-    def of(cls, fn: Callable[..., Any], subject: str) -> Signature:
-        """Return the signature of a function or bound method. Cheap: hints wait for first use, or `check`.
-
-        Raises RegistrationError for generators, non-functions, and lambdas that `subject` calls "<lambda>".
-        """
-        problem, body = "", _body(fn)
-        if body is None:
-            problem = f"{fn!r} is not a function; pass a function or a bound method"
-        elif inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-            problem = "a generator function cannot be durable; collect what it yields and return a list"
-        elif getattr(body, "__name__", "") == "<lambda>" and "<lambda>" in subject:
-            problem = "a lambda has no name that journals can rely on; use def, or pass name=..."
-        if problem:
-            raise RegistrationError(f"{subject}: {problem}")
-        return cls(fn, Any, subject)
-
-    @classmethod
-    def of_result(cls, type: Any, subject: str) -> Signature:
-        """Return the signature of code that lives elsewhere: any arguments, results of the hint `type`."""
-        return cls(None, _decodable(type), subject)
-
-    def check(self, codec: Codec | None = None) -> None:
-        """Raise RegistrationError if a hint cannot be resolved, or `codec` (None: JSON) cannot decode it."""
-        known = self._resolve()
-        check = getattr(JSONCodec() if codec is None else codec, "check", lambda hint: None)
-        for place, hint in known.hints.items():
-            try:
-                check(hint)
-            except Exception as error:
-                where = "return" if place is None else place
-                problem = f"the type hint {hint!r} of {where!r} cannot be decoded: {error}"
-                raise RegistrationError(f"{self.subject}: {problem}") from error
-
-    def encode_args(self, codec: Codec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """Return the payload of the arguments of a call, at most PAYLOAD_BYTES_MAX bytes.
-
-        Raises TypeError for a wrong call, CodecError with the place, RegistrationError for unresolved hints.
-        """
-        if len(args) != 1 or kwargs or not self._takes_one:
-            problem = self._resolve().mismatch(args, kwargs)
-            if problem:
-                raise TypeError(f"{self.subject}: {problem}")
-            if len(args) != 1 or kwargs:
-                return self._enclose(codec, args, kwargs) if args or kwargs else b"null"
-        data = encode_value(codec, args[0], self._first, self._first_hint)
-        # `in` would take 230 ns, this 60: bytes try to make an integer of what they look for.
-        ambiguous = data == b"null" or data.find(b'"$args"') >= 0
-        return self._enclose(codec, args, kwargs) if ambiguous else data
-
-    def decode_args(self, codec: Codec, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return positional and keyword arguments in `data`, by the type hints. Raises CodecError."""
-        known = self._known or self._resolve()
-        marked = data.find(b'"$args"') >= 0
-        if data != b"null" and not marked and self._takes_one:
-            return (self._decode(codec, data, 0),), {}
-        envelope = _open(data, bytes if type(codec) is JSONCodec else b64decode) if marked else None
-        needs_one = known.args_min == 1 <= known.args_max
-        bare: list[bytes] = [data] if needs_one or data != b"null" else []
-        args, kwargs = envelope or (bare, dict[str, bytes]())
-        problem = known.mismatch(args, kwargs)
-        if problem:
-            raise CodecError(f"the recorded arguments do not fit {self.subject}: {problem}; was it changed?")
-        if type(codec) is not JSONCodec and data == b"null":
-            return (None,) * len(args), {}  # Not by this codec: where it writes `null`, we enclose it.
-        values = tuple([self._decode(codec, piece, index) for index, piece in enumerate(args)])
-        return values, {name: self._decode(codec, piece, name) for name, piece in kwargs.items()}
-
-    def encode_result(self, codec: Codec, value: Any) -> bytes:
-        """Return the payload of a result, at most PAYLOAD_BYTES_MAX bytes. Raises CodecError."""
-        return encode_value(codec, value, self._result, (self._known or self._resolve()).hints[None])
-
-    def decode_result(self, codec: Codec, data: bytes) -> Any:
-        """Return the result in `data`, by the return hint (Any if missing or None). Raises CodecError."""
-        return self._decode(codec, data, None)
-
-    def _decode(self, codec: Codec, data: bytes, place: int | str | None) -> Any:
-        known = self._known or self._resolve()
-        try:
-            if type(codec) is JSONCodec:
-                return (known.decoders.get(place) or known.decoder(place))(data)
-            return codec.decode(data, known.hint(place))
-        except Exception as error:
-            _fail(self._name(place), error)
-
-    def _enclose(self, codec: Codec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        known, dumps = self._resolve(), _dumper()
-
-        def piece(value: Any, place: int | str) -> bytes:
-            data = encode_value(codec, value, self._name(place), known.hint(place))
-            return data if type(codec) is JSONCodec else b'"%b"' % b64encode(data)
-
-        named = [b"%b:%b" % (dumps(name), piece(kwargs[name], name)) for name in sorted(kwargs)]
-        pieces = [piece(value, index) for index, value in enumerate(args)]
-        data = b'{"$args":[%b],"$kwargs":{%b}}' % (b",".join(pieces), b",".join(named))
-        return data if len(data) <= PAYLOAD_BYTES_MAX else _fail_length(f"arguments of {self.subject}", data)
-
-    def _name(self, place: int | str | None) -> str:
-        number = place + 1 if isinstance(place, int) else repr(place)
-        return self._result if place is None else f"argument {number} of {self.subject}"
-
-    def _resolve(self) -> _Parameters:
-        known = self._known
-        if known is None:
-            known = _Parameters(self._fn, self._result_hint, self.subject)
-            self._known, self._first_hint = known, known.hint(0)
-            self._takes_one = known.args_min <= 1 <= known.args_max  # Last: it opens the fast path.
-        return known
-
-
-class _Parameters:
-    """What a function takes and returns. Without a function: takes anything."""
-
-    __slots__ = ("args_max", "args_min", "bind", "decoders", "hints")
-
-    def __init__(self, fn: Callable[..., Any] | None, result: Any, subject: str) -> None:
-        self.hints: dict[int | str | None, Any] = {None: result}  # By name, by position; None: the result.
-        self.decoders: dict[int | str | None, _Decode] = {}
-        self.args_min, self.args_max = 0, sys.maxsize
-        self.bind: Callable[..., Any] | None = None
-        if fn is not None:
-            self.read(fn, subject)
-
-    def read(self, fn: Callable[..., Any], subject: str) -> None:
-        try:
-            hints = typing.get_type_hints(_body(fn), include_extras=True)
-        except Exception as error:
-            advice = "their names must exist in the module at run time, not only under TYPE_CHECKING"
-            raise RegistrationError(f"{subject}: type hints cannot be resolved: {error}; {advice}") from error
-        signature = inspect.signature(fn)
-        self.bind, self.hints[None] = signature.bind, _decodable(hints.get("return", Any))
-        kind = inspect.Parameter
-        stars: dict[Any, str] = {kind.VAR_POSITIONAL: "*args", kind.VAR_KEYWORD: "**kwargs"}
-        positional, keyword_needed = 0, False
-        for name, parameter in signature.parameters.items():
-            place, needed = stars.get(parameter.kind, name), parameter.default is parameter.empty
-            self.hints[place] = _decodable(hints.get(name, Any))
-            if parameter.kind is kind.KEYWORD_ONLY:
-                keyword_needed = keyword_needed or needed
-            elif place == name:
-                self.hints[positional] = self.hints[name]
-                positional, self.args_min = positional + 1, self.args_min + needed
-        # Where a keyword is needed, no number of positional arguments is enough, and `bind` says so.
-        self.args_max = -1 if keyword_needed else sys.maxsize if "*args" in self.hints else positional
-
-    def mismatch(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """Return why a call with these arguments is not possible, or an empty string."""
-        if self.bind is not None and (kwargs or not self.args_min <= len(args) <= self.args_max):
-            try:
-                self.bind(*args, **kwargs)
-            except TypeError as error:
-                return str(error)
-        return ""
-
-    def hint(self, place: int | str | None) -> Any:
-        return self.hints.get(place, self.hints.get("*args" if isinstance(place, int) else "**kwargs", Any))
-
-    def decoder(self, place: int | str | None) -> _Decode:
-        found = _json_decoder(self.hint(place))
-        if place in self.hints:  # Not each name that a journal gives to one of **kwargs.
-            self.decoders[place] = found
-        return found
-
-
-def _body(fn: Any) -> Any:
-    """Return the function behind a partial or a callable object, or None if there is none."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    if not callable(fn) or isinstance(fn, type):
-        return None
-    return fn if inspect.isroutine(fn) else type(fn).__call__
-
-
-def _decodable(hint: Any) -> Any:
-    """Return the hint to decode by. Who promises nothing (None, Never) may still return something."""
-    vague = hint in (object, None, type(None), typing.NoReturn, typing.Never)
-    special = isinstance(hint, typing.ParamSpecArgs | typing.ParamSpecKwargs)
-    return Any if vague or special or typing.get_origin(hint) is typing.Unpack else hint
-
-
-def _open(data: bytes, open_piece: Callable[[Any], bytes]) -> tuple[list[bytes], dict[str, bytes]] | None:
-    """Return the pieces in an envelope, or None for a bare payload: ours with "$args" are never bare."""
-    try:
-        envelope = _json_decoder(_envelope())(data)
-        named = {name: open_piece(raw) for name, raw in envelope.kwargs.items()}
-        return list(map(open_piece, envelope.args)), named  # b64decode skips the quotes.
-    except (ValueError, RecursionError):
-        return None
+        fail(what, error)
 
 
 @functools.cache
-def _envelope() -> Any:
-    import msgspec
-
-    args: Any = ("args", list[msgspec.Raw], msgspec.field(name="$args"))
-    kwargs: Any = ("kwargs", dict[str, msgspec.Raw], msgspec.field(name="$kwargs", default_factory=dict))
-    return msgspec.defstruct("Envelope", [args, kwargs], forbid_unknown_fields=True)
-
-
-@functools.cache
-def _dumper(any_keys: bool = False) -> Callable[[Any], bytes]:
+def json_dumper(any_keys: bool = False) -> Callable[[Any], bytes]:
     import orjson
 
     dumps = orjson.dumps
@@ -391,7 +170,7 @@ def _reduce_fields(names: frozenset[str], value: Any) -> dict[str, Any]:
 def _reduce_set(value: Any) -> Any:
     import orjson
 
-    return orjson.Fragment(b"[%b]" % b",".join(sorted(map(_dumper(), value))))
+    return orjson.Fragment(b"[%b]" % b",".join(sorted(map(json_dumper(), value))))
 
 
 def _reduce_datetime(value: datetime) -> str:
@@ -428,7 +207,7 @@ def _sort_sets(plain: Any, native: Any) -> Any:
     """Return `plain`, the JSON form that pydantic made of `native`, with lists sorted that were sets."""
     if isinstance(native, set | frozenset) and isinstance(plain, list):
         nested = any(isinstance(item, frozenset | tuple) for item in native)
-        return native if nested else sorted(plain, key=_dumper())
+        return native if nested else sorted(plain, key=json_dumper())
     if isinstance(native, dict) and isinstance(plain, dict) and len(native) == len(plain):
         return dict(zip(plain, map(_sort_sets, plain.values(), native.values()), strict=True))
     if isinstance(native, list | tuple) and isinstance(plain, list) and len(native) == len(plain):
@@ -491,7 +270,7 @@ def _search(value: Any) -> None:
             try:
                 pending.append((item.value if isinstance(item, Enum) else _reduce(item), place, depth))
             except Exception as error:
-                _fail(_path(place), error)
+                fail(_path(place), error)
         if fault:
             raise CodecError(f"{_path(place)}: {fault}")
         pending += [(member, (place, key), depth + 1) for key, member in members][::-1]
@@ -537,7 +316,7 @@ def _keys_fault(keys: Mapping[Any, Any]) -> str:
 
 
 @functools.lru_cache(CLASSES_MAX)
-def _json_decoder(type: Any) -> _Decode:
+def json_decoder(type: Any) -> Decode:
     import msgspec
 
     return msgspec.json.Decoder(type, dec_hook=_decode_custom).decode
@@ -581,12 +360,12 @@ def _is_a(cls: Any, module_name: str, class_name: str) -> bool:
     return base is not None and isinstance(cls, type) and issubclass(cls, base)
 
 
-def _fail_length(what: str, data: bytes) -> NoReturn:
+def fail_length(what: str, data: bytes) -> NoReturn:
     problem = f"encoded payload has {len(data)} bytes, more than the {PAYLOAD_BYTES_MAX} allowed"
-    _fail(what, CodecError(f"{problem}; store it elsewhere and pass a reference"))
+    fail(what, CodecError(f"{problem}; store it elsewhere and pass a reference"))
 
 
-def _fail(what: str, error: Exception) -> NoReturn:
+def fail(what: str, error: Exception) -> NoReturn:
     """Raise CodecError for `error`, its text begun by `what`."""
     if isinstance(error, MemoryError):
         raise error  # The machine's trouble, not the value's; it may pass.

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection
 from typing import Any, Protocol, runtime_checkable
 
 from derecho.errors import RegistrationError
-from derecho.payloads import Codec, Signature
+from derecho.payloads import Codec
+from derecho.signatures import Signature
 
 
 @runtime_checkable

@@ -33,10 +33,10 @@ from derecho.payloads import (
     PAYLOAD_BYTES_MAX,
     Codec,
     JSONCodec,
-    Signature,
     decode_value,
     encode_value,
 )
+from derecho.signatures import Signature
 
 CODEC = JSONCodec()
 
@@ -342,6 +342,10 @@ def a_cycle() -> Any:
     return node
 
 
+def iter_of_one() -> Iterator[int]:
+    yield 1
+
+
 async def soon() -> int:
     return 1
 
@@ -369,7 +373,7 @@ async def soon() -> int:
             a_cycle(),
             "$.children[0].children[0].children[0].children[0].children[0]...: nested deeper than 254",
         ),
-        ([(x for x in ())], "$[0]: generator object cannot be encoded; pass list(...) of it"),
+        ([iter_of_one()], "$[0]: generator object cannot be encoded; pass list(...) of it"),
         ({"f": len}, "$.f: builtin_function_or_method object cannot be encoded"),
         ({"f": nested}, "$.f: function object cannot be encoded; pass a name"),
         (asyncio.Future, "$: type object cannot be encoded"),
@@ -415,14 +419,19 @@ def test_deep_records_with_a_null_are_searched_without_recursion() -> None:
 
 
 def test_keyboard_interrupt_while_encoding_gets_through() -> None:
-    class Slow(tuple[int, ...]):
+    presses: list[int] = []
+
+    class Interrupted(tuple[int, ...]):
         __slots__ = ()
 
         def __iter__(self) -> Iterator[int]:
-            raise KeyboardInterrupt
+            presses.append(1)
+            if len(presses) == 1:
+                raise KeyboardInterrupt
+            return super().__iter__()
 
     with pytest.raises(KeyboardInterrupt):
-        CODEC.encode(Slow())
+        CODEC.encode(Interrupted())
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from derecho.errors import NotInWorkflowError, RegistrationError
 from derecho.journal.events import ActivityScheduled
 from derecho.journal.failures import activity_error
 from derecho.names import check_name
-from derecho.payloads import Signature
 from derecho.policies import Duration, RetryPolicy, TimeoutPolicy
+from derecho.signatures import Signature
 
 if TYPE_CHECKING:
     from derecho._core import Future

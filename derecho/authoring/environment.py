@@ -26,8 +26,9 @@ from derecho.journal.events import (
     WorkflowStarted,
 )
 from derecho.journal.failures import failure_of, side_effect_error
-from derecho.payloads import Codec, Signature, encode_value
+from derecho.payloads import Codec, encode_value
 from derecho.policies import RetryPolicy, duration_ns
+from derecho.signatures import Signature
 
 _core.bind_errors(misuse=NotInWorkflowError, cancelled=CancelledError, timer_cancelled=TimerCancelledError)
 
@@ -147,7 +148,10 @@ class Environment:
 
     duration_ns = staticmethod(duration_ns)
     moment = staticmethod(to_datetime)
-    site = staticmethod(current_site)
+
+    def site(self) -> str:
+        """Say where the running fiber stands; the end of a run is nobody's line."""
+        return current_site() if self.scheduler.running_fiber else ""
 
     def blocked_at(self) -> str:
         """Say where the fibers are parked."""

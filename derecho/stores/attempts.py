@@ -61,7 +61,7 @@ def after_failure(row: ActivityRow, failed: AttemptFailed, now_ns: int) -> Decis
     """
     failure = failed.failure
     attempts = row.attempt - row.lost
-    if failure.non_retryable or row.retry_policy is None:
+    if failure.non_retryable or row.cancel_requested or row.retry_policy is None:
         return GiveUp(failure)
     policy = RetryPolicy.from_payload(row.retry_policy)
     if not policy.should_retry(failed.names or (failure.kind, failure.type), attempts):

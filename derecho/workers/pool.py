@@ -11,15 +11,17 @@ Here
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from derecho.workers.attempt import Attempt
+
+if TYPE_CHECKING:
+    import asyncio
 
 Job = Callable[[], None]
 Crash = Callable[[BaseException], None]
@@ -201,6 +203,8 @@ class LoopThread:
             log.warning("the event loop of the activities does not end: an async activity blocks it")
 
     def _started(self) -> asyncio.AbstractEventLoop:
+        import asyncio  # At first use: programs without async activities do not pay for it.
+
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -222,6 +226,8 @@ class LoopThread:
         self._wind_up(loop)
 
     def _wind_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        import asyncio
+
         try:
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
@@ -254,6 +260,7 @@ class LoopThread:
 
 def run_in_private_loop(attempt: Attempt, base: contextvars.Context) -> None:
     """Run the code of an async activity to its end, in a loop that ends with it, while the caller waits."""
+    import asyncio
 
     async def called() -> None:
         await attempt.call_async()

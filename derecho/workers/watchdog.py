@@ -5,6 +5,10 @@ for real or waits for a network holds up every run of its thread. Such a thread 
 *abandoned*: its claims are given back (the commit of whatever it still does is fenced), and a new workflow thread
 takes over. Progress is counted by the core at every switch and API call, so a long replay is no deadlock; and two
 stack samples in the same place are needed, so a machine that stood still is none either.
+
+A loop of API calls that never block (`while box.try_receive() is None`) makes progress for ever. So a task as a whole
+has a limit too, many times longer, and counted in looks, which a machine that stands still does not make. On replay
+each recorded task has its own.
 """
 
 from __future__ import annotations
@@ -26,6 +30,10 @@ from derecho.stores.base import Store
 from derecho.workers.workflow import WorkflowWorker
 
 ABANDONED_MAX: Final = 3
+# A task may take so many times the deadlock timeout if it makes progress all the while.
+TASK_FACTOR: Final = 10
+# How often to look within the deadlock timeout.
+LOOKS: Final = 4
 _STACK_LINES: Final = 12
 
 log = logging.getLogger("derecho.worker.watchdog")
@@ -38,6 +46,8 @@ class _Sample:
     live: LiveRun
     progress: int
     since_s: float
+    task_time_ns: int
+    looks: int = 1
     place: tuple[str, int] | None = None
 
 
@@ -65,15 +75,23 @@ class Watchdog:
         if worker is None or thread is None or live is None:
             self._sample = None
             return False
-        progress = live.scheduler.progress
+        progress, task_time_ns = live.scheduler.progress, live.task_time_ns
         sample = self._sample
-        if sample is None or sample.live is not live or sample.progress != progress:
-            self._sample = _Sample(live, progress, now_s)
+        if sample is None or sample.live is not live or sample.task_time_ns != task_time_ns:
+            self._sample = _Sample(live, progress, now_s, task_time_ns)
             return False
-        if now_s - sample.since_s < self._deadlock_s:
+        sample.looks += 1
+        if sample.progress != progress:
+            sample.progress, sample.since_s, sample.place = progress, now_s, None
+            if sample.looks <= LOOKS * TASK_FACTOR:
+                return False
+        elif now_s - sample.since_s < self._deadlock_s:
             return False
         frame = sys._current_frames().get(thread.ident or 0)
         place = _place(frame)
+        if sample.looks > LOOKS * TASK_FACTOR and place is not None:
+            self._abandon(worker, thread, live, frame)
+            return True
         if sample.place != place or place is None:
             sample.place = place  # The first sample; the next look confirms it.
             return False
@@ -98,21 +116,28 @@ class Watchdog:
         )
         worker.abandoned = True
         self._worker = self._sample = None
+        attempt = 1
         self.abandoned = [one for one in self.abandoned if one.is_alive()] + [thread]
         for run_id, token in list(worker.in_flight.items()):
             try:
                 if run_id == live.run_id:
                     self._store.fail_task(run_id, token, f"DeadlockError: {error}")
+                    row = self._store.find_run(live.workflow_id, run_id)
+                    attempt = max(row.attempt, 1) if row is not None else 1
                 else:
                     self._store.release_runs([(run_id, token)])
             except Exception:
                 log.exception("the lease of run %s was not given back; it ends by itself", run_id)
+        worker._backoff.fail(live.run_id, attempt)
         self._on_abandon()
         # Nothing that this thread does can be committed any more, so it may be interrupted anywhere.
         _interrupt(thread)
 
 
 def _place(frame: FrameType | None) -> tuple[str, int] | None:
+    """Return where the fiber began: what a loop calls differs from sample to sample."""
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
     return None if frame is None else (frame.f_code.co_filename, frame.f_code.co_firstlineno)
 
 

@@ -102,15 +102,11 @@ class WorkflowWorker:
             self._backoff.held(),
         )
         self._hold(claims)
-        tasks: list[_Task] = []
         try:
-            for claim in claims:
-                task = self._attempt(claim)
-                if task is not None:
-                    tasks.append(task)
+            tasks = self._attempt_all(claims)
             if tasks and not self.abandoned:
                 self._commit(tasks)
-            elif tasks:
+            else:
                 _close_all(tasks)
         finally:
             self._drop(claims)
@@ -121,6 +117,19 @@ class WorkflowWorker:
         self.cache.clear()
 
     # --- one task
+
+    def _attempt_all(self, claims: Sequence[Claim]) -> list[_Task]:
+        tasks: list[_Task] = []
+        try:
+            for claim in claims:
+                task = self._attempt(claim)
+                if task is not None:
+                    tasks.append(task)
+        except BaseException:
+            # The store fails, or Ctrl-C: the fibers of those that ran already must not stay behind.
+            _close_all(tasks)
+            raise
+        return tasks
 
     def _attempt(self, claim: Claim) -> _Task | None:
         """Run one task; None if it could not be run, which is then recorded and backed off."""
@@ -202,8 +211,14 @@ class WorkflowWorker:
             # Whether anything was written is unknown: what is in memory is worth nothing now.
             _close_all(tasks)
             raise
-        for task, answer in zip(tasks, answers, strict=True):
-            self._settle(task, answer)
+        settled = 0
+        try:
+            for task, answer in zip(tasks, answers, strict=True):
+                self._settle(task, answer)
+                settled += 1
+        except BaseException:
+            _close_all(tasks[settled:])
+            raise
 
     def _settle(self, task: _Task, answer: Committed | Exception) -> None:
         row, live = task.claim.run, task.live

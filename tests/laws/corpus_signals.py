@@ -191,7 +191,6 @@ def closing_refused() -> list[object]:
     completed([1, 2, 3, "+100s", "+300s"]),
     script=((100, sends("go", 1)),),
     meanwhile={2: sends("go", 2), 3: sends("go", 3)},
-    after_a_fault=(),
 )
 @workflow
 def signals_while_it_runs() -> list[object]:
@@ -305,7 +304,11 @@ def cancel_then_signal() -> list[object]:
     return []
 
 
-@shape(completed(["timer", "+100s", "enough", "+160s"]), script=((100, both(Hands.fire, Hands.cancel)),))
+@shape(
+    completed(["timer", "+100s", "enough", "+160s"]),
+    script=((100, both(Hands.fire, Hands.cancel)),),
+    after_a_fault=(ended("cancelled"),),
+)
 @workflow
 def timeout_then_cancel() -> list[object]:
     """A timeout with a smaller id counts as a satisfied wait."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import derecho
 from derecho import TimerCancelledError, gather, signal_channel, sleep, spawn, timer, wait_for, workflow
 from tests.laws.corpus_work import after, double
-from tests.laws.shapes import at, completed, shape
+from tests.laws.shapes import at, completed, failed, shape
 from tests.laws.world import Hands, both, sends
 
 
@@ -45,7 +45,11 @@ def fire_loses_to_cancel() -> list[object]:
     return [*seen, at()]
 
 
-@shape(completed([False, "+100s", "+100s"]), script=((100, both(Hands.fire, sends("stop", 1))),))
+@shape(
+    completed([False, "+100s", "+100s"]),
+    script=((100, both(Hands.fire, sends("stop", 1))),),
+    after_a_fault=(failed("TimerCancelledError", "the timer was cancelled"),),
+)
 @workflow
 def fire_wins_over_cancel() -> list[object]:
     alarm = timer(100)
@@ -67,7 +71,10 @@ def timeout_fires_too_late() -> list[object]:
     return [seen, at()]
 
 
-@shape(completed([["timeout", "+100s"], ["a", "+200s"], ["b", "+300s"], "+400s"]))
+@shape(
+    completed([["timeout", "+100s"], ["a", "+200s"], ["b", "+300s"], "+400s"]),
+    after_a_fault=(failed("TimeoutError", "no answer within 100"),),
+)
 @workflow
 def get_timeout_both_ways() -> list[object]:
     seen: list[object] = []

@@ -223,7 +223,11 @@ def activity_timeouts() -> list[str]:
     return [*kinds, at()]
 
 
-@shape(completed([2, 0, 1, 2, 3]), args=(4,))
+@shape(
+    completed([2, 0, 1, 2, 3]),
+    args=(4,),
+    after_a_fault=tuple(completed([began_with, 0, 1, 2, 3]) for began_with in (0, 1, 3, 4)),
+)
 @workflow
 def heartbeat_resumption(parts: int) -> list[int]:
     return resumes(parts)

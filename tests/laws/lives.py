@@ -12,9 +12,10 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
-from derecho import Engine, Store, StoreError
+from derecho import Engine, JSONCodec, Registry, Store, StoreError
 from derecho.journal import (
     Event,
     WorkflowCancelled,
@@ -27,7 +28,7 @@ from derecho.testing.clock import FakeClock
 from tests.laws import corpus
 from tests.laws.shapes import Ending, Shape
 from tests.laws.world import MAIN, Deed, Hands, World, begin
-from tests.rig import TURNS_MAX, Rig
+from tests.rig import Rig
 
 MakeStore = Callable[[FakeClock, Callable[[], str]], Store]
 
@@ -51,7 +52,9 @@ _COUNTED: Final = frozenset(
         "expire",
     ]
 )
-UNTIL_S: Final = 1_000_000
+# Lives that go wrong must end too.
+UNTIL_S: Final = 30_000
+TURNS_MAX: Final = 200
 
 
 class Crash(BaseException):
@@ -67,7 +70,8 @@ class Fault:
     done: bool
 
     def __str__(self) -> str:
-        return f"{'crash' if self.crashes else 'error'} {'after' if self.done else 'before'} store call {self.call}"
+        what, when = "a crash" if self.crashes else "an error", "after" if self.done else "before"
+        return f"{what} {when} store call {self.call}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +86,13 @@ class Call:
 class Handle:
     """One process's way to the store."""
 
-    def __init__(self, inner: Store, fault: Fault | None, first_call: int = 0) -> None:
+    def __init__(self, inner: Store, fault: Fault | None) -> None:
         self.inner = inner
         self.fault = fault
         self.calls: list[Call] = []
-        self.first_call = first_call
         self.before_commit: Callable[[Any], None] = lambda commits: None
         self.is_dead = False
+        self.faulted = False
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)
@@ -101,10 +105,11 @@ class Handle:
             raise Crash
         if name == "commit_tasks":
             self.before_commit(args[0])
-        number = self.first_call + len(self.calls) + 1
+        number = len(self.calls) + 1
         fault = self.fault if self.fault is not None and self.fault.call == number else None
         if fault is not None and not fault.done:
             self.calls.append(Call(number, name, True))
+            self.tear(name, args)
             self._fail(fault)
         place = len(self.calls)
         self.calls.append(Call(number, name, True))
@@ -115,7 +120,11 @@ class Handle:
             self._fail(fault)
         return answer
 
+    def tear(self, name: str, args: tuple[Any, ...]) -> None:
+        """Do what is done already when a call fails half way: nothing, as every call is one transaction."""
+
     def _fail(self, fault: Fault) -> None:
+        self.faulted = True
         if fault.crashes:
             self.is_dead = True
             raise Crash
@@ -162,17 +171,17 @@ class LawRig(Rig):
         evictions: random.Random | None = None,
         fault: Fault | None = None,
     ) -> None:
-        ids = itertools.count(1)
-        self._new_id = lambda: f"run-{next(ids)}"
+        self._ids = itertools.count(1)
+        self._new_id = lambda: f"run-{next(self._ids)}"
         self._make_store = make_store or (lambda clock, new_id: MemoryStore(clock, new_id))
         super().__init__(lambda clock: self._make_store(clock, self._new_id))
         self._shape = shape
         self._cache_size = cache_size
         self._evictions = evictions
         self._meanwhile = dict(shape.meanwhile)
-        self._calls: list[Call] = []
+        self._registry = _registry_of(shape.name)
         self.stuck: list[str] = []
-        self.faulted = False
+        self._processes: list[Handle] = []
         self.world = World(self.clock, self.store)
         self.handle = self._process(fault)
         self.hands = Hands(self.engines[-1].client, self.clock)
@@ -201,17 +210,22 @@ class LawRig(Rig):
 
     @property
     def calls(self) -> list[Call]:
-        return [*self._calls, *self.handle.calls]
+        return [call for handle in self._processes for call in handle.calls]
+
+    @property
+    def faulted(self) -> bool:
+        return any(handle.faulted for handle in self._processes)
 
     # --- processes
 
     def _process(self, fault: Fault | None) -> Handle:
-        handle = Handle(self.store, fault, len(self._calls))
+        handle = Handle(self.store, fault)
+        self._processes.append(handle)
         handle.before_commit = self._before_commit
         engine = Engine(
             handle,
-            workflows=self._shape.workflows,
-            activities=corpus.ACTIVITIES,
+            workflow_resolver=self._registry,
+            activity_resolver=self._registry,
             worker_id="worker-1",
             cache_size=self._cache_size,
         )
@@ -226,26 +240,26 @@ class LawRig(Rig):
         except Crash:
             self._restart()
         except StoreError:
-            self.faulted = True  # The loop of every worker logs it and goes on.
+            pass  # The loop of every worker logs it and goes on.
         return 1
 
     def _act(self, act: Callable[[Hands], object]) -> None:
         """Do what a client does: it repeats a request, with its id, until it is answered."""
         request = self.hands.requests
+        next_id = next(self._ids)
+        self._ids = itertools.count(next_id)
         try:
             act(self.hands)
         except (Crash, StoreError) as trouble:
             if isinstance(trouble, Crash):
                 self._restart()
-            self.faulted = True
             self.hands.requests = request
+            self._ids = itertools.count(next_id)
             act(self.hands)
 
     def _restart(self) -> None:
         """Drop all that was in memory. A store in a file is opened again."""
-        self.faulted = True
         self.engines[-1].workflow_worker.close()
-        self._calls += self.handle.calls
         if not isinstance(self.store, MemoryStore):
             self.store.close()
             self.store = self._make_store(self.clock, self._new_id)
@@ -309,6 +323,14 @@ def live(
             faulted=rig.faulted,
             stuck=rig.stuck,
         )
+
+
+@cache
+def _registry_of(shape_name: str) -> Registry:
+    registry, codec = Registry(), JSONCodec()
+    for definition in [*corpus.CORPUS[shape_name].workflows, *corpus.ACTIVITIES]:
+        registry.register(definition, codec)
+    return registry
 
 
 def ending_of(events: list[Event]) -> Ending:

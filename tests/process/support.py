@@ -23,12 +23,13 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 _LOOK_EVERY_S: Final = 0.01
 
 PRELUDE: Final = """
-import os, signal, sys, threading, time
+import logging, os, signal, sys, threading, time
 from pathlib import Path
 import derecho
 from derecho import *
 import derecho._core as _core
 from tests.process.support import Ledger, wait_until
+logging.getLogger("derecho.stores.sqlite").setLevel(logging.ERROR)  # It warns of a shared file.
 path = Path(sys.argv[1])
 def say(*words):
     print(*words, flush=True)

@@ -58,6 +58,7 @@ class Ordeal:
         self.spawn = spawn
         self.numbers: list[int] = []
         self.settled: dict[tuple[str, int], int] = {}
+        self.closed: set[int] = set()
         self.sender = self._start_sender()
 
     def start_runs(self, count: int) -> None:
@@ -92,23 +93,21 @@ class Ordeal:
 
         Called while no worker runs: whatever is in the ledger below this line was begun before this moment.
         """
-        for place, entry in enumerate(self.ledger.entries()):
+        entries = self.ledger.entries()
+        for place, entry in enumerate(entries):
             since = self.settled.get((entry.run_id, entry.scheduled_id))
             assert since is None or entry.at == "end" or place < since, (
                 f"{entry} began after its outcome was recorded"
             )
-        height = len(self.ledger.entries())
         for number in self.numbers:
-            for event in self.journal(number):
+            if number in self.closed:
+                continue
+            run = self.client.get_workflow(name_of(number))
+            if run.status() is WorkflowStatus.COMPLETED:
+                self.closed.add(number)
+            for event in run.events():
                 if isinstance(event, ActivityCompleted | ActivityFailed):
-                    run_id = self.run_id(number)
-                    self.settled.setdefault((run_id, event.scheduled_by_id), height)
-
-    def run_id(self, number: int) -> str:
-        return self.client.get_workflow(name_of(number)).run_id
-
-    def journal(self, number: int) -> Sequence[Event]:
-        return self.client.get_workflow(name_of(number)).events()
+                    self.settled.setdefault((run.run_id, event.scheduled_by_id), len(entries))
 
     def finish(self) -> None:
         """Let one worker finish everything, and every signal be acknowledged."""

@@ -58,7 +58,8 @@ def increment(number: int) -> int:
 @workflow
 def order(order_id: str, cents: int = 0) -> bytes:
     # Activities.
-    assert_type(plain, Activity[[str, int], str])
+    described: Activity[[str, int], str] = plain
+    assert_type(described.name, str)
     assert_type(plain(order_id, cents), str)
     assert_type(plain.execute(order_id, cents=cents), Future[str])
     assert_type(plain.execute(order_id, cents).get(), str)
@@ -68,8 +69,9 @@ def order(order_id: str, cents: int = 0) -> bytes:
     assert_type(plain.options(heartbeat_timeout=1, retry=None).execute(order_id, cents).get(), str)
     assert_type(configured(order_id, express=True), list[int])
     assert_type(configured.execute(order_id).get(), list[int])
-    assert_type(activity_ref("elsewhere", returns=int, start_to_close_timeout=5)(1, "two"), int)
-    assert_type(activity_ref("elsewhere", returns=int).execute(1, 2), Future[int])
+    elsewhere: Activity[..., int] = activity_ref("elsewhere", returns=int, start_to_close_timeout=5)
+    assert_type(elsewhere(1, "two"), int)
+    assert_type(elsewhere.execute(1, 2), Future[int])
     # Fibers.
     assert_type(derecho.spawn(increment, 1), Future[int])
     assert_type(derecho.gather(derecho.spawn(increment, 1), derecho.spawn(increment, 2)), list[int])
@@ -84,7 +86,7 @@ def order(order_id: str, cents: int = 0) -> bytes:
     assert_type(derecho.now(), datetime)
     assert_type(derecho.wait_for(lambda: cents > 1, timeout=60), bool)
     # Signals.
-    approvals = derecho.signal_channel("approval", Approval)
+    approvals: SignalChannel[Approval] = derecho.signal_channel("approval", Approval)
     assert_type(approvals, SignalChannel[Approval])
     assert_type(approvals.receive(timeout=1), Approval)
     assert_type(approvals.try_receive(), Approval | None)
@@ -118,7 +120,8 @@ def start(client: Client) -> None:
     assert_type(run.events(), list[Event])
     assert_type(client.start_workflow(outer, "id-2").get(), None)
     assert_type(client.start_workflows(order, [("id-3", ("o-1",)), ("id-4", ("o-2", 5))]), list[Run[bytes]])
-    assert_type(client.get_workflow("id-1", returns=bytes).get(), bytes)
+    found: Run[bytes] = client.get_workflow("id-1", returns=bytes)
+    assert_type(found.get(), bytes)
     assert_type(client.options(request_id="r-1").start_workflow(order, "id-1", "o-1"), Run[bytes])
     assert_type(client.list_workflows(status=WorkflowStatus.COMPLETED, limit=5), WorkflowPage)
     assert_type(client.count_workflows(workflow_type="order"), int)
@@ -137,4 +140,4 @@ def wrong() -> None:
     plain("o-1")  # type: ignore[call-arg]  # An argument is missing.
     plain.execute("o-1", "ten")  # type: ignore[arg-type]  # Cents are a number.
     derecho.spawn(increment, "one")  # type: ignore[arg-type]  # Of the spawned function.
-    derecho.signal_channel("approval", Approval).receive().on  # type: ignore[attr-defined]  # It has no `on`.
+    derecho.side_effect(increment)  # type: ignore[call-arg]  # Of the function whose value is recorded.

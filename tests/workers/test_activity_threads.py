@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import ctypes
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -506,22 +506,26 @@ def test_a_worker_can_be_stopped_twice_and_leaves_no_threads(bench: Any) -> None
 # The pool.
 
 
-def pooled(size_max: int, jobs: list[Callable[[], None]]) -> ThreadPool:
-    pool = ThreadPool("test", size_max, idle_max=size_max)
-    for job in jobs:
-        pool.run(job, lambda error: None)
-    return pool
-
-
-def test_a_job_that_blocks_has_woken_the_next_thread() -> None:
+def test_a_job_that_blocks_has_woken_the_next_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All jobs are there before the first thread is, so each thread has to see to the next."""
     meeting = threading.Barrier(8)
+    pool = ThreadPool("test", 8, idle_max=8)
+    start = threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        for _ in range(7):
+            pool.run(job, lambda error: None)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
     done = threading.Semaphore(0)
 
     def job() -> None:
         meeting.wait(WAIT_S)
         done.release()
 
-    pool = pooled(8, [job] * 8)
+    pool.run(job, lambda error: None)
     for _ in range(8):
         assert done.acquire(timeout=WAIT_S)
     pool.stop(WAIT_S)

@@ -162,6 +162,23 @@ def test_a_new_claim_of_a_lost_run_is_not_lost(bench: Any) -> None:
     assert not keeper.lost(run_id, claim.run.token)
 
 
+def test_an_answer_about_an_older_claim_says_nothing_about_the_new_one(bench: Any) -> None:
+    class Slow(MemoryStore):
+        def renew_runs(self, held: Sequence[tuple[str, int]], lease_ns: int) -> list[LeaseState]:
+            states = super().renew_runs(held, lease_ns)
+            keeper.drop_run("run")
+            keeper.hold_run("run", 2)
+            return states
+
+    keeper = LeaseKeeper(Slow(bench.clock), run_lease_ns=scene.S, activity_lease_ns=scene.S)
+    keeper.hold_run("run", 1)
+    keeper.process()
+    assert not keeper.lost("run", 1)
+    assert not keeper.lost("run", 2)
+    bench.clock.advance(1)
+    assert keeper.process() == 1  # It is still held.
+
+
 class Failing(MemoryStore):
     """Fails to renew what it is told to."""
 
