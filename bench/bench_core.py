@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-from bench.shapes import OneRun, one_second
 
+from bench.shapes import OneRun, one_second
 from derecho import as_completed, gather, now, select, spawn, workflow
 
 

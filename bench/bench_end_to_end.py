@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from bench.shapes import ACTIVITIES, WORKFLOWS, three_steps
 
+from bench.shapes import ACTIVITIES, WORKFLOWS, three_steps
 from derecho import Engine, MemoryStore, SQLiteStore, Store
 
 STORES: Final[dict[str, Callable[[Path], Store]]] = {

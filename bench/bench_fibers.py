@@ -10,8 +10,8 @@ from time import thread_time
 from typing import Any
 
 import pytest
-from bench.shapes import OneRun, one_second
 
+from bench.shapes import OneRun, one_second
 from derecho import gather, spawn, wait_for, workflow
 
 
@@ -104,7 +104,9 @@ def test_cost_of_a_wake_does_not_grow(
     base = min(timed_wake(definition, few) for _ in range(5))
     took = min(timed_wake(definition, many) for _ in range(2))
     benchmark.pedantic(timed_wake, (definition, many), rounds=1)
-    figure(f"{many:,} fibers cost {took / base:.1f} times what {few:,} cost ({took / many * 1e6:.2f} us each)")
+    figure(
+        f"{many:,} fibers cost {took / base:.1f} times what {few:,} cost ({took / many * 1e6:.2f} us each)"
+    )
 
 
 @pytest.mark.benchmark(group="fibers")

@@ -10,8 +10,8 @@ from time import thread_time
 from typing import Any
 
 import pytest
-from bench.shapes import ACTIVITIES, WORKFLOWS, doubled_sum, fan_out, run_by_hand, sequence
 
+from bench.shapes import ACTIVITIES, WORKFLOWS, doubled_sum, fan_out, run_by_hand, sequence
 from derecho import Engine, MemoryStore
 from derecho.authoring.definitions import Workflow
 
@@ -63,4 +63,6 @@ def test_cost_of_a_step_does_not_grow(
     few, many = sized(1000), sized(10_000)
     base = min(cpu_s(definition, few) for _ in range(3))
     took = benchmark.pedantic(cpu_s, (definition, many), rounds=1)
-    figure(f"{many:,} steps cost {took / base:.1f} times what {few:,} cost ({base / few * 1e6:.0f} us a step)")
+    figure(
+        f"{many:,} steps cost {took / base:.1f} times what {few:,} cost ({base / few * 1e6:.0f} us a step)"
+    )

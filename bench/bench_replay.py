@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any
 
 import pytest
-from bench.shapes import doubled_sum, fan_out, run_by_hand, sequence
 
+from bench.shapes import doubled_sum, fan_out, run_by_hand, sequence
 from derecho import replay
 from derecho.authoring.definitions import Workflow
 from derecho.journal import Event, dump_events, load_events
@@ -55,7 +55,5 @@ def test_read_and_replay(benchmark: Any, rate: Callable[..., None], sized: Calla
     events = journal_of(sequence, steps)
     data = dump_events(events)
     rate(len(events), "events")
-    result = benchmark.pedantic(
-        lambda: replay(sequence, load_events(data)), rounds=10, warmup_rounds=1
-    )
+    result = benchmark.pedantic(lambda: replay(sequence, load_events(data)), rounds=10, warmup_rounds=1)
     assert result.result == doubled_sum(steps)

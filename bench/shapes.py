@@ -8,7 +8,7 @@ from typing import Any, Final
 from derecho import Engine, MemoryStore, activity, gather, timer, workflow
 from derecho.authoring.definitions import Workflow
 from derecho.journal import Event, TimerFired, WorkflowStarted
-from derecho.replayer import LiveRun, RunSettings, open_run
+from derecho.replayer import RunSettings, open_run
 from derecho.testing import FakeClock
 
 TURNS_MAX: Final = 1_000_000

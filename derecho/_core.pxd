@@ -36,10 +36,12 @@ cdef class Future:
     cdef readonly Command command         # that it answers, if any
 
     cdef int watch(self, object waiter) except -1
+    cdef bint is_watched_by(self, object waiter) except -1
     cdef int unwatch(self, object waiter) except -1
     cdef long long ready_seq(self) except -2
     cdef bint settle(self) except -1
     cdef int finish(self, int state, object outcome) except -1
+    cdef int take(self) except -1
     cdef object outcome(self)
 
 
@@ -129,9 +131,10 @@ cdef class FiberGreenlet(greenlet):
 cdef class Pool:
     """Idle greenlets of one thread."""
     cdef list idle
+    cdef unsigned long thread_id          # of the thread that used it first; 0 before
     cdef readonly int quarantined         # fibers that refused to die; their stacks are never used again
-    cdef list refused
 
+    cdef int check_thread(self) except -1
     cdef FiberGreenlet take(self)
 
 
@@ -151,7 +154,7 @@ cdef class Scheduler:
     cdef Fiber main
     cdef dict pending                     # event id -> future of a committed command without outcome
     cdef dict mailboxes                   # signal name -> Mailbox
-    cdef list lost_errors                 # failed fiber futures that nobody has taken yet
+    cdef dict lost_errors                 # failed fiber futures that nobody has taken yet, by completion
     cdef readonly Future cancel_future    # done when a cancel request was applied
     cdef readonly bint closed             # its terminal command is out
     cdef bint raises_cancel               # a request raises CancelledError (not in cooperative mode)

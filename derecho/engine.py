@@ -299,10 +299,9 @@ class _Live:
         self._engine.store.bell.ring([RUNS, ACTIVITIES, TIMERS, TIMEOUTS])
         for thread in self._threads:
             thread.join()
-        if self._workflow_thread is not None:
-            # A watchdog that still looks may replace it meanwhile, or give it up: join whatever is the last one.
-            while (thread := self._workflow_thread) is not None and thread.is_alive():
-                thread.join(0.1)
+        # A watchdog that still looks may replace it meanwhile, or give it up: join whatever is the last one.
+        while (last := self._workflow_thread) is not None and last.is_alive():
+            last.join(0.1)
         self._engine.activity_worker.stop(grace_s)
         self._stop_watching.set()
         self._engine.store.bell.ring([self._engine.leases.topic])

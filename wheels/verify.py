@@ -102,6 +102,14 @@ def check_command_line() -> None:
     assert "derecho" in done.stdout, f"python -m derecho --help printed {done.stdout!r}"
 
 
+def check_demo() -> None:
+    """Let the demo kill a worker of this very wheel."""
+    command = [sys.executable, "-m", "derecho", "demo", "--path", str(PACKAGE), "--kills", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_S_MAX)
+    assert done.returncode == 0, f"derecho demo:\n{done.stdout}{done.stderr}"
+    assert "equals a direct hashlib pass" in done.stdout, f"derecho demo printed:\n{done.stdout}"
+
+
 def check_memory_store() -> None:
     with Engine(MemoryStore(), workflows=[order], activities=[charge, ship]) as engine:
         run = engine.client.start_workflow(order, ORDER_ID, 4200)
@@ -160,6 +168,7 @@ CHECKS: tuple[Callable[[], None], ...] = (
     check_command_line,
     check_memory_store,
     check_crash_and_replay,
+    check_demo,
 )
 
 

@@ -49,9 +49,12 @@ cdef enum:
 RESUMPTIONS_MAX = 100_000
 # A fiber that catches its eviction so often is put into quarantine.
 EVICTION_THROWS_MAX = 3
+# So many idle greenlets are kept by a thread: each holds a stack chunk of 16 KiB.
+IDLE_GREENLETS_MAX = 1_000
 
 cdef int _resumptions_max = RESUMPTIONS_MAX
 cdef int _eviction_throws_max = EVICTION_THROWS_MAX
+cdef int _idle_greenlets_max = IDLE_GREENLETS_MAX
 
 # The errors that user code sees belong to derecho.errors, which the core must not import; `bind_errors` brings them.
 cdef object _misuse_error = RuntimeError

@@ -1,6 +1,9 @@
 # Fibers, the greenlets that carry them, and the one place where a fiber gives up control: `Fiber.park`.
 
 cdef long long _live_fibers = 0
+# The stacks of fibers that refused to die, for ever: a greenlet that is dropped gets GreenletExit thrown into it, and
+# these catch all that is thrown. A C variable, so that the end of the interpreter does not drop them either.
+cdef list _quarantine = []
 
 
 def live_fibers():
@@ -18,6 +21,9 @@ cdef Fiber entered(bint blocking):
             "and not in an activity"
         )
     fiber = (<FiberGreenlet>current).fiber
+    if fiber is None or fiber.state != RUNNING:
+        # Only a finalizer can run here: of something that the fiber held until its end.
+        raise _misuse_error("this was called by a finalizer after its fiber had ended")
     fiber.scheduler.progress += 1
     if fiber.scheduler.dying:
         _refuse(fiber)
@@ -118,22 +124,10 @@ cdef class Fiber:
 
     cdef int wait_any(self, list sources, object timeout) except -1:
         """Wait for the first of `sources`, which is then `winner`; None if the time was up first."""
-        cdef long long seq, first
         cdef object source
-        cdef Future winner
         cdef long long timeout_ns = -1 if timeout is None else self.scheduler.env.duration_ns(timeout, "timeout")
-        while True:
-            first = -1
-            winner = None
-            for source in sources:
-                seq = (<Future>source).ready_seq()
-                if seq >= 0 and (first < 0 or seq < first):
-                    first = seq
-                    winner = <Future>source
-            if winner is None or winner.settle():
-                break
-        self.winner = winner
-        if winner is not None or timeout_ns == 0:
+        self.winner = _earliest(sources)
+        if self.winner is not None or timeout_ns == 0:
             return 0
         self.begin(ANY, sources, timeout_ns)
         for source in sources:
@@ -167,8 +161,10 @@ cdef class Fiber:
             carrier.fiber = self
             self.greenlet = carrier
             _live_fibers += 1
-        PyGreenlet_Switch(carrier, NULL, NULL)
-        scheduler.running = None
+        try:
+            PyGreenlet_Switch(carrier, NULL, NULL)
+        finally:
+            scheduler.running = None
         return 0
 
     cdef int execute(self) except -1:
@@ -187,7 +183,10 @@ cdef class Fiber:
             scheduler.doom = error
         except BaseException as error:
             if not scheduler.dying:
-                self.fail(error)
+                try:
+                    self.fail(error)
+                except BaseException as trouble:
+                    scheduler.doom = trouble
         PyContext_Exit(self.context)
         self.state = ENDED
         self.fn = self.args = self.kwargs = self.context = None
@@ -202,8 +201,9 @@ cdef class Fiber:
         if self is not scheduler.main:
             if isinstance(error, _cancelled_error):
                 future.taken = True
-            elif not future.taken:
-                scheduler.lost_errors.append(future)
+            else:
+                if not future.taken:
+                    scheduler.lost_errors[future] = None
                 scheduler.env.fiber_failed(self.number, error)
         return future.finish(FAILED, error)
 
@@ -218,6 +218,9 @@ cdef class FiberGreenlet(greenlet):
             hub = self.fiber.scheduler.hub
             self.fiber.greenlet = None
             self.fiber = None
+            if len(self.pool.idle) >= _idle_greenlets_max:
+                self.parent = hub  # Where control goes when a greenlet ends.
+                return
             self.pool.idle.append(self)
             PyGreenlet_Switch(hub, NULL, NULL)
             hub = None
@@ -229,10 +232,18 @@ cdef class Pool:
 
     def __init__(self):
         self.idle = []
-        self.refused = []
 
     def __len__(self):
         return len(self.idle)
+
+    cdef int check_thread(self) except -1:
+        """See to it that all greenlets here are of one thread, the first that asks: no other can switch to them."""
+        cdef unsigned long thread_id = PyThread_get_thread_ident()
+        if self.thread_id == 0:
+            self.thread_id = thread_id
+        elif self.thread_id != thread_id:
+            raise RuntimeError("a run belongs to the thread that ran it first; it was touched on another one")
+        return 0
 
     cdef FiberGreenlet take(self):
         cdef FiberGreenlet carrier
@@ -245,8 +256,11 @@ cdef class Pool:
     def close(self):
         """End the idle greenlets; call it on the thread that owns the pool, before the thread ends."""
         cdef FiberGreenlet carrier
+        if self.idle:
+            self.check_thread()
         while self.idle:
             carrier = <FiberGreenlet>self.idle.pop()
+            carrier.parent = PyGreenlet_GetCurrent()  # Where control goes when it ends.
             PyGreenlet_Switch(carrier, NULL, NULL)
 
 

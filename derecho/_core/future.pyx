@@ -47,18 +47,27 @@ cdef class Future:
 
     def done(self):
         """Tell whether the answer is there."""
+        if self is self.scheduler.cancel_future:
+            self.scheduler.is_cancelled()  # So that a predicate which asks is known to wait for a request.
         return self.state != PENDING
 
     def exception(self):
         """Return the error that the answer is, or None; also None while there is no answer."""
         if self.state != FAILED:
             return None
-        self.taken = True
+        self.take()
         return self.failure()
+
+    cdef int take(self) except -1:
+        """Note that somebody has seen how the future ended, or will not have to."""
+        self.taken = True
+        if self.state == FAILED:
+            self.scheduler.lost_errors.pop(self, None)
+        return 0
 
     cdef object outcome(self):
         """Return the value or raise the error of a future that is done."""
-        self.taken = True
+        self.take()
         if self.state == FAILED:
             raise self.failure().with_traceback(None)
         if self.decode is not None:
@@ -113,6 +122,9 @@ cdef class Future:
             self.waiters = {self.waiters: None, waiter: None}
         return 0
 
+    cdef bint is_watched_by(self, object waiter) except -1:
+        return waiter in self.waiters if type(self.waiters) is dict else self.waiters is waiter
+
     cdef int unwatch(self, object waiter) except -1:
         if self.waiters is waiter:
             self.waiters = None
@@ -121,6 +133,23 @@ cdef class Future:
             if not self.waiters:
                 self.waiters = None
         return 0
+
+
+cdef Future _earliest(list sources):
+    """Return the source whose event came first, now its own; ties by order. None if nothing has come."""
+    cdef long long seq, first
+    cdef object source
+    cdef Future winner
+    while True:
+        first = -1
+        winner = None
+        for source in sources:
+            seq = (<Future>source).ready_seq()
+            if seq >= 0 and (first < 0 or seq < first):
+                first = seq
+                winner = <Future>source
+        if winner is None or winner.settle():
+            return winner
 
 
 cdef object _undecodable(object error):
@@ -182,6 +211,6 @@ cdef Timer _start_timer(Scheduler scheduler, long long duration_ns, Fiber owner)
     timer.command = command
     timer.decode = scheduler.env.moment
     timer.owner = owner
-    scheduler.new_futures[timer] = None
     scheduler.issue(command)
+    scheduler.new_futures[timer] = None
     return timer

@@ -89,18 +89,23 @@ cdef bint _decoded(Mailbox mailbox, object raw, long long event_id, object decod
     if scheduler.replaying and event_id in scheduler.recorded_skipped:
         scheduler.skipped.append(event_id)
         return False
+    # Decoding runs in the hub or in a fiber, as events come: what it may do must not depend on that.
+    scheduler.forbidden = "the decoding of a signal"
     try:
         mailbox.head_value = decode(raw)
+        return True
     except Exception as error:
-        if scheduler.replaying:
-            if scheduler.running is None:
-                scheduler.doom = _undecodable(error)
-                return False
-            scheduler.condemn(_undecodable(error))
-        scheduler.skipped.append(event_id)
-        scheduler.env.signal_skipped(mailbox.name, event_id, error)
-        return False
-    return True
+        trouble = error
+    finally:
+        scheduler.forbidden = None
+    if scheduler.replaying:
+        if scheduler.running is None:
+            scheduler.doom = _undecodable(trouble)
+            return False
+        scheduler.condemn(_undecodable(trouble))
+    scheduler.skipped.append(event_id)
+    scheduler.env.signal_skipped(mailbox.name, event_id, trouble)
+    return False
 
 
 @cython.final

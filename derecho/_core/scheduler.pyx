@@ -21,7 +21,7 @@ cdef class Scheduler:
         self.fibers = {}
         self.pending = {}
         self.mailboxes = {}
-        self.lost_errors = []
+        self.lost_errors = {}
         self.predicates = {}
         self.new_futures = {}
         self.issued = []
@@ -52,13 +52,14 @@ cdef class Scheduler:
         Raises:
             Mismatch, Undecodable, Livelock: the task cannot be committed. Close the scheduler.
         """
-        if self.hub is not None or self.dying or self.doom is not None:
+        if self.hub is not None or self.dying or self.closed or self.doom is not None:
             raise RuntimeError("advance() on a scheduler that is running, failed or closed")
+        self.pool.check_thread()
         self.hub = PyGreenlet_GetCurrent()
         try:
             self.time_ns = time_ns
             self.replaying = recorded is not None
-            self.recorded = recorded if recorded is not None else []
+            self.recorded = list(recorded) if recorded is not None else []
             self.recorded_skipped = skipped
             self.cursor = 0
             self.resumptions = 0
@@ -70,10 +71,13 @@ cdef class Scheduler:
                 self.apply(event)
             self.judge_timeouts()
             if by_creation:
-                self._queue_by_creation()
+                self._queue_by_creation(None)
             if self.doom is None:
                 self.run_fibers()
             self.check_task()
+        except BaseException as error:
+            self.doom = error
+            raise
         finally:
             self.hub = None
         return self.issued
@@ -95,6 +99,7 @@ cdef class Scheduler:
             raise RuntimeError("close() on a scheduler that is running")
         self.hub = PyGreenlet_GetCurrent()
         self.dying = True
+        self.doom = None
         try:
             for fiber in reversed(list(self.fibers)):
                 self._evict(fiber)
@@ -103,18 +108,23 @@ cdef class Scheduler:
         self.fibers = {}
         self.pending = {}
         self.new_futures = {}
+        self.lost_errors = {}
+        interruption, self.doom = self.doom, None
+        if interruption is not None:
+            raise interruption  # Ctrl-C in a finally block: all the others have run.
 
     def _evict(self, Fiber fiber):
         global _live_fibers
-        cdef int throws
+        cdef int _throw
         if fiber.greenlet is None:
             return
-        for throws in range(_eviction_throws_max):
+        self.pool.check_thread()
+        for _throw in range(_eviction_throws_max):
             fiber.resume()
             if fiber.state == ENDED:
                 return
         # It catches everything and goes on: its stack is kept, so that nothing is thrown into it ever again.
-        self.pool.refused.append(fiber.greenlet)
+        _quarantine.append(fiber.greenlet)
         self.pool.quarantined += 1
         _live_fibers -= 1
 
@@ -199,6 +209,7 @@ cdef class Scheduler:
     cdef int apply_cancel(self, object event) except -1:
         """Break the wait of every fiber, or mark it for its next blocking call; once for all requests."""
         cdef Fiber fiber
+        cdef Fiber last_ready = self.last_ready
         if self.cancel_future.state != PENDING:
             return 0
         alive = list(self.fibers)
@@ -213,6 +224,8 @@ cdef class Scheduler:
                 fiber.ready()
             else:
                 fiber.cancel_next = True
+        # Those that waited for cancelled() came first.
+        self._queue_by_creation(last_ready)
         return 0
 
     cdef int judge_timeouts(self) except -1:
@@ -229,13 +242,18 @@ cdef class Scheduler:
                 fiber.ready()
         return 0
 
-    def _queue_by_creation(self):
-        cdef Fiber fiber = self.first_ready
+    def _queue_by_creation(self, Fiber after):
+        """Sort by creation what became ready after this fiber; None = all."""
+        cdef Fiber fiber = self.first_ready if after is None else after.next_ready
         queued = []
         while fiber is not None:
             queued.append(fiber)
             fiber = fiber.next_ready
-        self.first_ready = self.last_ready = None
+        if after is None:
+            self.first_ready = None
+        else:
+            after.next_ready = None
+        self.last_ready = after
         for fiber in sorted(queued, key=_creation):
             fiber.next_ready = None
             fiber.ready()
@@ -283,7 +301,6 @@ cdef class Scheduler:
 
     cdef list untaken(self):
         """Return the errors of fibers that nobody has looked at, by completion."""
-        self.lost_errors = [future for future in self.lost_errors if not (<Future>future).taken]
         return [(<Future>future).failure() for future in self.lost_errors]
 
     cdef int close_run(self) except -1:
@@ -317,11 +334,13 @@ cdef class Scheduler:
             if fiber.wait == PREDICATE and fiber.asked_cancelled and self.cancel_future.state == PENDING:
                 return True
             sources = fiber.sources
+            waiter = fiber
             if fiber.wait == EACH:
-                sources = (<Completions>sources[0]).receives
+                waiter = sources[0]
+                sources = (<Completions>waiter).receives
+            if self.cancel_future.is_watched_by(waiter):
+                return True
             for source in sources or ():
-                if source is self.cancel_future:
-                    return True
                 if type(source) is Receive and (<Receive>source).mailbox.from_outside:
                     return True
         return False

@@ -15,15 +15,16 @@ def enter():
 
 cdef list _own(Fiber fiber, object futures):
     """Check that these are futures of the fiber's own run; each once, in order."""
-    cdef list own = list(dict.fromkeys(futures))
-    for future in own:
+    cdef dict own = {}
+    for future in futures:
         if not isinstance(future, Future):
-            raise _misuse_error(
+            raise TypeError(
                 f"expected a future, got {type(future).__name__}; call .execute(), spawn() or timer() to get one"
             )
+        own[future] = None
         if (<Future>future).scheduler is not fiber.scheduler:
             raise _misuse_error("this future belongs to another run; a run can only wait for its own futures")
-    return own
+    return list(own)
 
 
 def schedule(int code, str name, payload, *, str target="", options=None, decode=None, decode_error=None):
@@ -31,8 +32,8 @@ def schedule(int code, str name, payload, *, str target="", options=None, decode
     cdef Scheduler scheduler = entered(False).scheduler
     cdef Command command = Command(code, name, payload, target=target, options=options)
     cdef Future future = _new_future(scheduler, command, decode, decode_error)
-    scheduler.new_futures[future] = None
     scheduler.issue(command)
+    scheduler.new_futures[future] = None
     return future
 
 
@@ -46,15 +47,27 @@ def side_effect(fn, tuple args, dict kwargs):
     cdef Scheduler scheduler = entered(False).scheduler
     if scheduler.replaying:
         event = scheduler.issue(Command(SIDE_EFFECT_RECORDED))
-        return scheduler.env.side_effect_value(event.result, event.error)
+        return _recorded_value(scheduler, event.result, event.error)
     scheduler.forbidden = "a side effect"
     try:
         result, failure = scheduler.env.run_side_effect(fn, args, kwargs)
+    except BaseException as error:
+        # Nothing is recorded that a replay could raise again, so the code must not go on with it.
+        scheduler.condemn(error)
     finally:
         scheduler.forbidden = None
     scheduler.issue(Command(SIDE_EFFECT_RECORDED, payload=result, options=failure))
     # Decoded again, so that the first execution sees what a replay will see.
-    return scheduler.env.side_effect_value(result, failure)
+    return _recorded_value(scheduler, result, failure)
+
+
+cdef object _recorded_value(Scheduler scheduler, object result, object failure):
+    if failure is not None:
+        raise scheduler.env.side_effect_error(failure)
+    try:
+        return scheduler.env.side_effect_value(result)
+    except Exception as error:
+        scheduler.condemn(_undecodable(error))
 
 
 def spawn(fn, *args, **kwargs):
@@ -85,14 +98,13 @@ def wait_for(predicate, timeout=None):
     cdef Scheduler scheduler = fiber.scheduler
     cdef long long timeout_ns = -1 if timeout is None else scheduler.env.duration_ns(timeout, "timeout")
     fiber.predicate = predicate
-    if fiber.holds():
-        fiber.predicate = None
-        return True
-    if timeout_ns == 0:
-        return False
-    fiber.begin(PREDICATE, None, timeout_ns)
-    scheduler.predicates[fiber] = None
     try:
+        if fiber.holds():
+            return True
+        if timeout_ns == 0:
+            return False
+        fiber.begin(PREDICATE, None, timeout_ns)
+        scheduler.predicates[fiber] = None
         while True:
             # The hub resumes this fiber only for it to look again (or to be cancelled).
             fiber.park()
@@ -120,15 +132,15 @@ def gather(*futures):
     cdef Fiber fiber = entered(True)
     cdef list sources = _own(fiber, futures)
     cdef list missing = []
-    cdef Future future, failed
-    for future in sources:
-        future.taken = True
-        if future.ready_seq() >= 0:
-            future.settle()
-        if future.state == PENDING:
-            missing.append(future)
-    failed = _first_failed(sources)
-    if failed is None and missing:
+    cdef Future future
+    cdef Future failed = _first_failed(sources)
+    if failed is None:
+        for future in sources:
+            if future.ready_seq() >= 0:
+                future.settle()
+            if future.state == PENDING:
+                missing.append(future)
+    if missing:
         fiber.begin(ALL, missing, -1)
         fiber.missing = len(missing)
         for future in missing:
@@ -138,6 +150,8 @@ def gather(*futures):
         finally:
             fiber.end()
         failed = _first_failed(sources)
+    for future in sources:
+        future.take()
     if failed is not None:
         failed.outcome()
     return [(<Future>future).outcome() for future in futures]
@@ -177,11 +191,16 @@ cdef class Completions:
     def __next__(self):
         cdef Fiber fiber = entered(True)
         cdef Future future
+        if fiber.scheduler is not self.fiber.scheduler:
+            raise _misuse_error("this as_completed() belongs to another run")
+        if self.parked:
+            raise _misuse_error("another fiber waits for the next future of this as_completed()")
+        if self.receives:
+            future = _earliest([self.done[0], *self.receives] if self.done else self.receives)
+            if future is not None and not (self.done and future is self.done[0]):
+                self.receives.remove(future)
+                return future
         if not self.done:
-            for future in self.receives:
-                if future.ready_seq() >= 0 and future.settle():
-                    self.receives.remove(future)
-                    return future
             if not self.missing and not self.receives:
                 raise StopIteration
             self.fiber = fiber

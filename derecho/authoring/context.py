@@ -23,6 +23,8 @@ def scheduler() -> _core.Scheduler:
     current = _core.current()
     if current is None:
         raise NotInWorkflowError("this can only be called in workflow code: in a function under @workflow")
+    if current.dying:
+        _core.enter()  # Raises, as every call does in a run that leaves the memory.
     return current
 
 

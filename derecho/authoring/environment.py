@@ -177,17 +177,18 @@ class Environment:
     def run_side_effect(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[bytes, Failure | None]:
+        """Return what is recorded: also a value that cannot be encoded, or a call of the API inside the function,
+        is an error that every replay has to raise again."""
         try:
-            value = fn(*args, **kwargs)
-        except NotInWorkflowError:
-            raise  # Misuse of the API inside the function: the caller's bug, not a value to record.
-        except Exception as error:
+            return encode_value(self.codec, fn(*args, **kwargs), "the value of the side effect"), None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return b"", failure_of(error)
-        return encode_value(self.codec, value, "the value of the side effect"), None
 
-    def side_effect_value(self, result: bytes, failure: Failure | None) -> Any:
-        if failure is not None:
-            raise side_effect_error(failure)
+    side_effect_error = staticmethod(side_effect_error)
+
+    def side_effect_value(self, result: bytes) -> Any:
         return self.codec.decode(result, Any)
 
     def close(self, value: bytes | None, error: BaseException | None, untaken: list[BaseException]) -> tuple[int, Any]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import derecho._core as _core
 from derecho.authoring.definitions import Activity
-from derecho.errors import NotInWorkflowError
 
 if TYPE_CHECKING:
     from derecho._core import Future
@@ -29,7 +28,7 @@ def spawn(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     if not callable(fn):
         raise TypeError(f"spawn() takes a function and its arguments, not {fn!r}; did you call the function?")
     if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn):
-        raise NotInWorkflowError(f"spawn() takes a plain function; {fn!r} is async or a generator")
+        raise TypeError(f"spawn() takes a plain function; {fn!r} is async or a generator")
     if isinstance(fn, Activity):
         return fn.execute(*args, **kwargs)
     return _core.spawn(fn, *args, **kwargs)

@@ -19,9 +19,8 @@ def side_effect(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     The value is decoded from its recorded JSON also the first time, so a tuple comes back as a list at once.
 
     Raises:
-        SideEffectError: the function raised; recorded and raised again on replay.
-        CodecError: the value cannot be encoded.
-        NotInWorkflowError: the function called the workflow API.
+        SideEffectError: the function raised, or called the workflow API, or its value cannot be encoded; recorded,
+            and raised again on replay.
     """
     return cast(T, _core.side_effect(fn, args, kwargs))
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 _LEAVE_S: Final = 10.0
 _LAST_WORDS_MAX: Final = 2000
@@ -31,7 +31,7 @@ class WorkerProcess:
         self._log = folder / "worker.log"
         self._folder = folder
 
-    def __enter__(self) -> WorkerProcess:
+    def __enter__(self) -> Self:
         path = [os.path.abspath(entry) for entry in sys.path]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -234,13 +234,19 @@ class Tables:
             self._place_run(front[2])
 
     def cancels_due(self, limit: int) -> list[RunRow]:
-        return [copy_of_run(life.row) for life in self._take([self.cancels], limit)]
+        return [copy_of_run(life.row) for life in self._look([self.cancels], limit)]
 
     def _take(self, agendas: Iterable[Agenda[T]], limit: int) -> list[T]:
         """Take the first items whose moment has come; the verb saves or deletes each: its new place."""
         taken = take_due(agendas, self.now_ns, limit)
         self._undo.append((_put_back, taken, None))
         return [entry[2] for _, entry in taken]
+
+    def _look(self, agendas: Iterable[Agenda[T]], limit: int) -> list[T]:
+        """Return the first items whose moment has come; they stay where they are."""
+        found = take_due(agendas, self.now_ns, limit)
+        put_back(found)
+        return [entry[2] for _, entry in found]
 
     # Journals and requests.
 
@@ -292,7 +298,7 @@ class Tables:
         return [copy_of_activity(work.row) for work in self._take(_named(self.waiting, names), limit)]
 
     def due_activities(self, limit: int) -> list[ActivityRow]:
-        return [copy_of_activity(work.row) for work in self._take([self.limits], limit)]
+        return [copy_of_activity(work.row) for work in self._look([self.limits], limit)]
 
     def _set_activity(self, work: Work, row: ActivityRow) -> None:
         work.row = row
@@ -326,7 +332,7 @@ class Tables:
             self._add_timer(life, row)
 
     def due_timers(self, limit: int) -> list[TimerRow]:
-        return self._take([self.timers], limit)
+        return self._look([self.timers], limit)
 
     def delete_timer(self, run_id: str, scheduled_id: int) -> bool:
         life = self.lives.get(run_id)

@@ -257,7 +257,8 @@ class Tx(Protocol):
 
     Members of a group commit share a transaction one after another: each sees what the earlier ones wrote. A verb
     checks everything first and then writes, so a member that is refused has written nothing.
-    A row that was read is the transaction's own copy: change its fields, then `save_...` it.
+    A row that was read is the transaction's own copy: change its fields, then `save_...` it. Nothing is consumed by
+    reading it.
     """
 
     now_ns: int

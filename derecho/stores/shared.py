@@ -6,6 +6,7 @@ A concrete store implements `_transact_all` (several verbs in one group), `_read
 from __future__ import annotations
 
 import abc
+import logging
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -30,6 +31,8 @@ from derecho.stores.base import (
     Tx,
 )
 from derecho.stores.bell import Bell
+
+log = logging.getLogger("derecho.stores")
 
 T = TypeVar("T")
 Verb = Callable[[Tx], T]
@@ -163,13 +166,32 @@ class SharedStore(abc.ABC):
     def renew_activities(self, attempts: Sequence[ActivityToken], lease_ns: int) -> list[LeaseState]:
         return self._transact(lambda tx: work.renew_activities(tx, attempts, lease_ns), durable=False)
 
-    # Timer worker and timeout worker. What they record, they can find again: no acknowledgement hangs on it.
+    # Timer worker and timeout worker. What they record, they can find again: no acknowledgement hangs on it. Each
+    # row is dealt with by a verb of its own, so that one that cannot be never holds up the others (G6).
 
     def fire_timers(self, limit: int) -> int:
-        return self._transact(lambda tx: work.fire_timers(tx, limit), durable=False)
+        due = self._transact(lambda tx: tx.due_timers(limit), durable=False)
+        return self._each([partial(work.fire_timer, timer=timer) for timer in due])
 
     def expire(self, limit: int) -> int:
-        return self._transact(
-            lambda tx: work.expire_activities(tx, limit) + transactions.end_overdue_cancels(tx, limit),
-            durable=False,
+        due = self._transact(lambda tx: (tx.due_activities(limit), tx.cancels_due(limit)), durable=False)
+        activities, cancels = due
+        return self._each(
+            [
+                *(
+                    partial(work.expire_activity, run_id=row.run_id, scheduled_id=row.scheduled_id)
+                    for row in activities
+                ),
+                *(partial(transactions.end_overdue_cancel, run_id=row.run_id) for row in cancels),
+            ]
         )
+
+    def _each(self, verbs: Sequence[Verb[bool]]) -> int:
+        """Run verbs as one group; log those that fail, and count those that changed something."""
+        changed = 0
+        for answer in self._transact_all(verbs, durable=False) if verbs else ():
+            if isinstance(answer, Exception):
+                log.error("a due row could not be dealt with; it is tried again", exc_info=answer)
+            else:
+                changed += answer
+        return changed

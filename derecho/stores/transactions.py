@@ -147,12 +147,13 @@ def terminate(tx: Tx, workflow_id: str, run_id: str, reason: str, request_id: st
     return row.run_id
 
 
-def end_overdue_cancels(tx: Tx, limit: int) -> int:
-    """End runs whose cancel request had a deadline that has come; return how many."""
-    overdue = tx.cancels_due(limit)
-    for row in overdue:
-        _end_from_outside(tx, row, WorkflowCancelled(forced=True))
-    return len(overdue)
+def end_overdue_cancel(tx: Tx, run_id: str) -> bool:
+    """End a run whose cancel request had a deadline that has come."""
+    row = tx.run(run_id)
+    if row is None or not row.status.is_open or not 0 < row.cancel_deadline_ns <= tx.now_ns:
+        return False
+    _end_from_outside(tx, row, WorkflowCancelled(forced=True))
+    return True
 
 
 # --- the workflow worker ----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from derecho.stores.base import (
     ActivityToken,
     LeaseState,
     Outcome,
+    TimerRow,
     Tx,
 )
 from derecho.stores.bell import ACTIVITIES, TIMEOUTS
@@ -92,31 +93,27 @@ def renew_activities(tx: Tx, attempts: Sequence[ActivityToken], lease_ns: int) -
     return states
 
 
-def fire_timers(tx: Tx, limit: int) -> int:
-    """Fire timers whose time has come: delete the row and append the event in one transaction."""
-    due = tx.due_timers(limit)
-    fired = 0
-    for timer in due:
-        run = tx.run(timer.run_id)
-        if not tx.delete_timer(timer.run_id, timer.scheduled_id) or run is None or not run.status.is_open:
-            continue
-        arrive(tx, run, [TimerFired(scheduled_by_id=timer.scheduled_id, fired_at_ns=tx.now_ns)])
-        fired += 1
-    return fired
+def fire_timer(tx: Tx, timer: TimerRow) -> bool:
+    """Fire one timer whose time has come: delete the row and append the event in one transaction."""
+    run = tx.run(timer.run_id)
+    if not tx.delete_timer(timer.run_id, timer.scheduled_id) or run is None or not run.status.is_open:
+        return False
+    arrive(tx, run, [TimerFired(scheduled_by_id=timer.scheduled_id, fired_at_ns=tx.now_ns)])
+    return True
 
 
-def expire_activities(tx: Tx, limit: int) -> int:
-    """Deal with activities that ran out of time or lost their worker; return how many changed."""
-    changed = 0
-    for row in tx.due_activities(limit):
-        decision = when_due(row, tx.now_ns)
-        if decision is None:
-            refresh_due(row)
-            tx.save_activity(row)
-            continue
-        _follow(tx, row, decision)
-        changed += 1
-    return changed
+def expire_activity(tx: Tx, run_id: str, scheduled_id: int) -> bool:
+    """Deal with one activity that ran out of time or lost its worker; return whether that is so."""
+    row = tx.activity(run_id, scheduled_id)
+    if row is None or not row.due_ns or row.due_ns > tx.now_ns:
+        return False  # Somebody was faster.
+    decision = when_due(row, tx.now_ns)
+    if decision is None:
+        refresh_due(row)
+        tx.save_activity(row)
+        return False
+    _follow(tx, row, decision)
+    return True
 
 
 def _held(tx: Tx, attempt: ActivityToken) -> ActivityRow | None:

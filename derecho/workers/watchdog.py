@@ -9,6 +9,8 @@ stack samples in the same place are needed, so a machine that stood still is non
 A loop of API calls that never block (`while box.try_receive() is None`) makes progress for ever. So a task as a whole
 has a limit too, many times longer, and counted in looks, which a machine that stands still does not make. On replay
 each recorded task has its own.
+
+Code runs too when a run is evicted: its `finally` blocks. One that does not end is recognised by its stack alone.
 """
 
 from __future__ import annotations
@@ -51,6 +53,14 @@ class _Sample:
     place: tuple[str, int] | None = None
 
 
+@dataclass(slots=True)
+class _Eviction:
+    """The fiber that was seen running while no task was executed, and how often."""
+
+    root: FrameType
+    looks: int = 0
+
+
 class Watchdog:
     """Watches one workflow thread after another."""
 
@@ -61,84 +71,110 @@ class Watchdog:
         self._worker: WorkflowWorker | None = None
         self._thread: threading.Thread | None = None
         self._sample: _Sample | None = None
+        self._eviction: _Eviction | None = None
         self.abandoned: list[threading.Thread] = []
 
     def watch(self, worker: WorkflowWorker, thread: threading.Thread) -> None:
         """Watch this thread from now on."""
-        self._worker, self._thread, self._sample = worker, thread, None
+        self._worker, self._thread, self._sample, self._eviction = worker, thread, None, None
 
     def check(self, now_s: float | None = None) -> bool:
-        """Look once; return whether the thread was abandoned. Call it a few times within the deadlock timeout."""
-        now_s = time.monotonic() if now_s is None else now_s
+        """Look once; return whether the thread was abandoned. Call it `LOOKS` times within the deadlock timeout."""
         worker, thread = self._worker, self._thread
-        live = worker.executing if worker is not None else None
-        if worker is None or thread is None or live is None:
-            self._sample = None
+        if worker is None or thread is None:
             return False
+        live = worker.executing
+        frame = sys._current_frames().get(thread.ident or 0)
+        if live is None:
+            self._sample = None
+            is_stuck = self._is_eviction_stuck(frame)
+        else:
+            self._eviction = None
+            is_stuck = self._is_task_stuck(live, frame, time.monotonic() if now_s is None else now_s)
+        if is_stuck:
+            self._abandon(worker, thread, live, frame)
+        return is_stuck
+
+    def _is_task_stuck(self, live: LiveRun, frame: FrameType | None, now_s: float) -> bool:
         progress, task_time_ns = live.scheduler.progress, live.task_time_ns
         sample = self._sample
         if sample is None or sample.live is not live or sample.task_time_ns != task_time_ns:
             self._sample = _Sample(live, progress, now_s, task_time_ns)
             return False
         sample.looks += 1
+        if sample.looks > LOOKS * TASK_FACTOR:
+            return True
         if sample.progress != progress:
             sample.progress, sample.since_s, sample.place = progress, now_s, None
-            if sample.looks <= LOOKS * TASK_FACTOR:
-                return False
-        elif now_s - sample.since_s < self._deadlock_s:
             return False
-        frame = sys._current_frames().get(thread.ident or 0)
+        if now_s - sample.since_s < self._deadlock_s:
+            return False
         place = _place(frame)
-        if sample.looks > LOOKS * TASK_FACTOR and place is not None:
-            self._abandon(worker, thread, live, frame)
-            return True
-        if sample.place != place or place is None:
+        if place is None or sample.place != place:
             sample.place = place  # The first sample; the next look confirms it.
             return False
-        self._abandon(worker, thread, live, frame)
         return True
 
+    def _is_eviction_stuck(self, frame: FrameType | None) -> bool:
+        """Tell whether a fiber runs although no task does: a `finally` of a run that is evicted."""
+        root = _root(frame)
+        if root is None or root.f_globals.get("__name__") == "threading":
+            self._eviction = None  # The thread's own stack: it waits, or asks the store.
+            return False
+        if self._eviction is None or self._eviction.root is not root:
+            self._eviction = _Eviction(root)
+        self._eviction.looks += 1
+        return self._eviction.looks > LOOKS + 1
+
     def _abandon(
-        self, worker: WorkflowWorker, thread: threading.Thread, live: LiveRun, frame: FrameType | None
+        self, worker: WorkflowWorker, thread: threading.Thread, live: LiveRun | None, frame: FrameType | None
     ) -> None:
         stack = "".join(traceback.format_stack(frame)[-_STACK_LINES:])
         error = DeadlockError(
             f"workflow code did not yield for {self._deadlock_s:g} s; it must not loop, sleep or wait for anything "
             "outside: use derecho.sleep() and activities"
         )
-        log.error(
-            "workflow %r (run %s): %s\n%s",
-            live.workflow_id,
-            live.run_id,
-            error,
-            stack,
-            extra=live.env.log_extra(),
+        who = (
+            f"workflow {live.workflow_id!r} (run {live.run_id})"
+            if live is not None
+            else "an evicted workflow"
         )
+        log.error("%s: %s\n%s", who, error, stack, extra=live.env.log_extra() if live is not None else None)
         worker.abandoned = True
-        self._worker = self._sample = None
-        attempt = 1
+        self._worker = self._sample = self._eviction = None
         self.abandoned = [one for one in self.abandoned if one.is_alive()] + [thread]
         for run_id, token in list(worker.in_flight.items()):
             try:
-                if run_id == live.run_id:
-                    self._store.fail_task(run_id, token, f"DeadlockError: {error}")
-                    row = self._store.find_run(live.workflow_id, run_id)
-                    attempt = max(row.attempt, 1) if row is not None else 1
+                if live is not None and run_id == live.run_id:
+                    self._block(worker, live, token, error)
                 else:
                     self._store.release_runs([(run_id, token)])
             except Exception:
                 log.exception("the lease of run %s was not given back; it ends by itself", run_id)
-        worker._backoff.fail(live.run_id, attempt)
         self._on_abandon()
         # Nothing that this thread does can be committed any more, so it may be interrupted anywhere.
         _interrupt(thread)
 
+    def _block(self, worker: WorkflowWorker, live: LiveRun, token: int, error: DeadlockError) -> None:
+        # Twice: for the new thread even if the store fails now, and longer with each attempt.
+        worker._backoff.fail(live.run_id, 1)
+        self._store.fail_task(live.run_id, token, f"DeadlockError: {error}")
+        row = self._store.find_run(live.workflow_id, live.run_id)
+        if row is not None and row.attempt > 1:
+            worker._backoff.fail(live.run_id, row.attempt)
 
-def _place(frame: FrameType | None) -> tuple[str, int] | None:
-    """Return where the fiber began: what a loop calls differs from sample to sample."""
+
+def _root(frame: FrameType | None) -> FrameType | None:
+    """Return the outermost frame: where the fiber began, or the thread if no fiber runs."""
     while frame is not None and frame.f_back is not None:
         frame = frame.f_back
-    return None if frame is None else (frame.f_code.co_filename, frame.f_code.co_firstlineno)
+    return frame
+
+
+def _place(frame: FrameType | None) -> tuple[str, int] | None:
+    """Return what tells one fiber's code from another's; not the innermost frame, a loop may call this and that."""
+    root = _root(frame)
+    return None if root is None else (root.f_code.co_filename, root.f_code.co_firstlineno)
 
 
 class Abandoned(BaseException):

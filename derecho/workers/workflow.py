@@ -136,7 +136,7 @@ class WorkflowWorker:
         row = claim.run
         if self.abandoned:
             return None
-        definition = self._resolver.resolve_workflow(row.workflow_type)
+        definition = self._resolve(row.workflow_type)
         if definition is None:
             self._store.release_runs([(row.run_id, row.token)])
             self._backoff.fail(row.run_id, row.attempt + 1)
@@ -160,6 +160,13 @@ class WorkflowWorker:
         finally:
             self.executing = None
         return _Task(claim, live, draft)
+
+    def _resolve(self, name: str) -> Any | None:
+        try:
+            return self._resolver.resolve_workflow(name)
+        except Exception:
+            log.exception("the resolver failed on workflow %r", name)
+            return None
 
     def _bring_up(self, definition: Any, row: RunRow, live: LiveRun | None) -> tuple[LiveRun, Sequence[Any]]:
         """Return the live run of a claimed row and what its next task is to be shown: cached, or replayed."""

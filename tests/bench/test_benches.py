@@ -56,7 +56,8 @@ def test_ten_times_the_steps_cost_about_ten_times_as_much(definition: Any) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("definition", [crowd, queue], ids=lambda definition: definition.name)
 def test_ten_times_the_fibers_cost_about_ten_times_as_much(definition: Any) -> None:
-    assert ratio(lambda fibers: timed_wake(definition, fibers), 1000) < RATIO_MAX
+    # Both sizes above the pool of idle greenlets: beyond it a fiber also pays for the memory of its stack.
+    assert ratio(lambda fibers: timed_wake(definition, fibers), 2000) < RATIO_MAX
 
 
 def test_quadratic_cost_is_found() -> None:

@@ -81,7 +81,16 @@ def test_verbs_are_imported_only_when_they_are_asked_for() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
 def test_reader_who_leaves_early_makes_no_traceback() -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "derecho", "demo", "--path", str(Path(derecho.__file__).parent), "--kills", "0"],
+        [
+            sys.executable,
+            "-m",
+            "derecho",
+            "demo",
+            "--path",
+            str(Path(derecho.__file__).parent),
+            "--kills",
+            "0",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:

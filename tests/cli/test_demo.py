@@ -135,7 +135,9 @@ def test_interrupted_demo_takes_worker_and_folder_with_it(
 ) -> None:
     with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        worker = next(int(found[1]) for line in process.stdout if (found := re.match(r"  worker (\d+)", line)))
+        worker = next(
+            int(found[1]) for line in process.stdout if (found := re.match(r"  worker (\d+)", line))
+        )
         process.send_signal(number)
         assert process.wait(RUN_S_MAX) == status
         assert process.stderr is not None
@@ -150,7 +152,9 @@ def test_interrupted_demo_takes_worker_and_folder_with_it(
 def test_killed_demo_leaves_no_worker_behind(scratch: Path) -> None:
     with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        worker = next(int(found[1]) for line in process.stdout if (found := re.match(r"  worker (\d+)", line)))
+        worker = next(
+            int(found[1]) for line in process.stdout if (found := re.match(r"  worker (\d+)", line))
+        )
         process.kill()
         process.wait(RUN_S_MAX)
         gone = threading.Event()

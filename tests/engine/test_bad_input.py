@@ -320,7 +320,7 @@ def _foreign_future() -> None:
 INSIDE: dict[str, tuple[Callable[[], Any], str, str]] = {
     "API in a side effect": (
         lambda: derecho.side_effect(derecho.sleep, 1),
-        "NotInWorkflowError",
+        "SideEffectError",
         "side effect",
     ),
     "API in a predicate": (
@@ -336,15 +336,15 @@ INSIDE: dict[str, tuple[Callable[[], Any], str, str]] = {
     "from another thread": (_from_a_thread, "NotInWorkflowError", "workflow"),
     "future of another run": (_foreign_future, "NotInWorkflowError", "another run"),
     "select of nothing": (derecho.select, "NotInWorkflowError", "at least one"),
-    "select of a value": (lambda: derecho.select(3), "NotInWorkflowError", "int"),  # type: ignore[arg-type]  # The mistake.
+    "select of a value": (lambda: derecho.select(3), "TypeError", "int"),  # type: ignore[arg-type]  # The mistake.
     "spawn of a call": (lambda: derecho.spawn(note("x")), "TypeError", "did you call"),  # type: ignore[arg-type]  # The mistake.
-    "spawn of a coroutine": (lambda: derecho.spawn(coroutine), "NotInWorkflowError", "plain function"),
+    "spawn of a coroutine": (lambda: derecho.spawn(coroutine), "TypeError", "plain function"),
     "negative sleep": (lambda: derecho.sleep(-1), "ValueError", "duration must not be negative"),
     "sleep of a string": (lambda: derecho.sleep("1"), "TypeError", "seconds"),  # type: ignore[arg-type]  # The mistake.
     "NaN timeout": (lambda: derecho.timer(1).get(timeout=math.nan), "ValueError", "finite"),
     "activity argument": (lambda: note(Unknown()), "CodecError", "argument 1 of activity 'note'"),  # type: ignore[arg-type]  # The mistake.
     "activity arity": (note, "TypeError", "activity 'note'"),  # type: ignore[call-arg]  # The mistake.
-    "side effect value": (lambda: derecho.side_effect(Unknown), "CodecError", "side effect"),
+    "side effect value": (lambda: derecho.side_effect(Unknown), "SideEffectError", "side effect"),
     "empty signal name": (lambda: derecho.signal_channel(""), "ValueError", "name must not be empty"),
     "heartbeat in a workflow": (derecho.heartbeat, "DerechoError", "activity"),
 }

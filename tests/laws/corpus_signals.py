@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import derecho
 from derecho import (
     CancelledError,
@@ -36,7 +38,9 @@ def signals_before_and_during() -> list[object]:
 
 
 @shape(
-    completed([["a", 1, "+100s"], ["a", 3, "+100s"], ["b", 2, "+100s"], ["a", 4, "+200s"], ["b", 5, "+200s"]]),
+    completed(
+        [["a", 1, "+100s"], ["a", 3, "+100s"], ["b", 2, "+100s"], ["a", 4, "+200s"], ["b", 5, "+200s"]]
+    ),
     script=((100, sends("go", 1, 2, 3)), (200, sends("go", 4, 5))),
 )
 @workflow
@@ -143,13 +147,33 @@ def select_among_channels() -> list[object]:
     return [*seen, at()]
 
 
-@shape(completed([["go", 1], ["work", "a"], ["go", 2], "+200s"]), script=((60, sends("go", 1)), (200, sends("go", 2))))
+@shape(
+    completed([["go", 1], ["work", "a"], ["go", 2], "+200s"]),
+    script=((60, sends("go", 1)), (200, sends("go", 2))),
+)
 @workflow
 def receives_by_completion() -> list[object]:
     go = signal_channel("go", int)
     first, second, work = go.receive_future(), go.receive_future(), after.execute("a", 100)
     names = {first: "go", second: "go", work: "work"}
     return [*[[names[future], future.get()] for future in derecho.as_completed([work, first, second])], at()]
+
+
+@shape(
+    completed([1, 5, 9, 13, 17]),
+    script=((100, sends("go", 1)), (200, sends("go", 2)), (300, sends("unread", 1)), (400, sends("go", 3))),
+)
+@workflow
+def history_lengths() -> list[int]:
+    """How long the history is that a task can see is a fact of the journal too."""
+    lengths = [derecho.info().history_length]
+    for _ in range(3):
+        signal_channel("go", int).receive()
+        lengths.append(derecho.info().history_length)
+        if len(lengths) == 3:
+            signal_channel("unread", int).receive()
+            lengths.append(derecho.info().history_length)
+    return lengths
 
 
 @workflow
@@ -220,7 +244,40 @@ def unseen_while_it_runs() -> list[object]:
     return [*seen, go.try_receive(), at()]
 
 
-# --- cancellation -----------------------------------------------------------------------------------------------------
+@shape(
+    completed([[1, "x", 2], "+200s"]),
+    script=((100, sends("go", 1, 2)), (200, sends("word", "x"))),
+)
+@workflow
+def gather_of_receives() -> list[object]:
+    go, word = signal_channel("go", int), signal_channel("word", str)
+    return [gather(go.receive_future(), word.receive_future(), go.receive_future()), at()]
+
+
+@shape(completed([[7, 7], 8, "+100s"]), script=((100, sends("go", 7, 8)),))
+@workflow
+def one_receive_for_two_fibers() -> list[object]:
+    go = signal_channel("go", int)
+    shared = go.receive_future()
+    got = gather(spawn(shared.get), spawn(shared.get))
+    return [got, go.try_receive(), at()]
+
+
+@shape(completed(["timeout", "+60s", 1, None, "+160s"]), script=((100, sends("go", 1)),))
+@workflow
+def receive_future_again() -> list[object]:
+    """A receive whose timeout is up takes nothing until somebody waits for it again."""
+    go = signal_channel("go", int)
+    future = go.receive_future()
+    try:
+        future.get(timeout=60)
+    except TimeoutError:
+        seen: list[object] = ["timeout", at()]
+    sleep(100)
+    return [*seen, future.get(), go.try_receive(), at()]
+
+
+# --- cancellation ---------------------------------------------------------------------------------------------------
 
 
 @shape(ended("cancelled"), script=((100, Hands.cancel),))
@@ -273,6 +330,41 @@ def cancel_reaches_every_fiber() -> list[object]:
     late = spawn(unharmed).get()
     order.sort(key=lambda name: {"c": 0, "b": 1, "main": 2, "a": 3}[name])
     return [order, late, at()]
+
+
+@shape(
+    completed([["main", "sleep", "get", "receive", "gather", "each", "condition", "select"], "+200s", True]),
+    script=((100, Hands.cancel),),
+)
+@workflow
+def cancel_breaks_every_wait() -> list[object]:
+    order: list[str] = []
+    go = signal_channel("go", int)
+
+    def breaks(name: str, wait: Callable[[], object]) -> None:
+        try:
+            wait()
+        except CancelledError:
+            order.append(name)
+            raise
+
+    waits: dict[str, Callable[[], object]] = {
+        "sleep": lambda: sleep(1000),
+        "get": lambda: after.execute("a", 1000).get(timeout=500),
+        "receive": lambda: go.receive(timeout=500),
+        "gather": lambda: gather(after.execute("b", 1000), timer(900)),
+        "each": lambda: next(iter(derecho.as_completed([timer(900), go.receive_future()]))),
+        "condition": lambda: wait_for(lambda: False, timeout=500),
+        "select": lambda: select(timer(900), go.receive_future()),
+    }
+    for name, wait in waits.items():
+        spawn(breaks, name, wait)
+    try:
+        sleep(1000)
+    except CancelledError:
+        order.append("main")
+    sleep(100)
+    return [order, at(), is_cancelled()]
 
 
 @shape(

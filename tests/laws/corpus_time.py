@@ -136,8 +136,9 @@ def wait_for_timeout_both_ways() -> list[object]:
     got: list[int] = []
 
     def listen() -> None:
-        for number in signal_channel("go", int):
-            got.append(number)
+        go = signal_channel("go", int)
+        while True:
+            got.append(go.receive())
 
     spawn(listen)
     seen: list[object] = [wait_for(lambda: True, timeout=100), at()]
@@ -154,9 +155,10 @@ def conditions_in_the_order_of_their_calls() -> list[str]:
     phase = [0]
 
     def waits(name: str) -> None:
-        for wanted in (1, 2):
-            wait_for(lambda: phase[0] >= wanted)
-            order.append(name)
+        wait_for(lambda: phase[0] >= 1)
+        order.append(name)
+        wait_for(lambda: phase[0] >= 2)
+        order.append(name)
 
     waiting = [spawn(waits, name) for name in "cba"]
     for _ in range(2):
@@ -164,6 +166,29 @@ def conditions_in_the_order_of_their_calls() -> list[str]:
         phase[0] += 1
     gather(*waiting)
     return order
+
+
+@shape(completed(["KeyError: 'p'", "+100s", 1]))
+@workflow
+def condition_that_raises() -> list[object]:
+    """The error of a predicate goes to the fiber that waits for it."""
+    ready: list[int] = []
+
+    def condition() -> bool:
+        if ready:
+            raise KeyError("p")
+        return False
+
+    def sets() -> None:
+        sleep(100)
+        ready.append(1)
+
+    spawn(sets)
+    try:
+        wait_for(condition, timeout=500)
+    except KeyError as error:
+        return [f"KeyError: {error}", at(), len(ready)]
+    return []
 
 
 @shape(completed(["zero", None, False, "+0s", "+60s"]))

@@ -31,7 +31,7 @@ from tests.laws.world import world
 OFTEN = RetryPolicy(initial_interval=60, max_interval=60)
 THRICE = RetryPolicy(initial_interval=60, max_attempts=3)
 
-# --- activities ---------------------------------------------------------------------------------------------------
+# --- activities -----------------------------------------------------------------------------------------------------
 
 
 @activity
@@ -248,7 +248,7 @@ def escaping_error() -> str:
     return refuse("x")
 
 
-# --- fibers -----------------------------------------------------------------------------------------------------------
+# --- fibers ---------------------------------------------------------------------------------------------------------
 
 
 @shape(completed(["main 0", "a 0", "b 0", "a.in 0", "b.in 0", "main 1", "a 1", "b.in 1", "a.in 1", "+200s"]))
@@ -334,7 +334,7 @@ def main_outlives_its_fibers() -> list[object]:
     return [won, seen]
 
 
-# --- values that are no activities --------------------------------------------------------------------------------------
+# --- values that are no activities ----------------------------------------------------------------------------------
 
 
 def _draw(name: str, value: int) -> int:
@@ -358,7 +358,13 @@ def side_effects() -> list[object]:
     except SideEffectError as error:
         failure = [error.type, error.message]
     sleep(100)
-    return [first, second, failure, derecho.side_effect(_draw, "fourth", 13), derecho.side_effect(lambda: (1, 2))]
+    return [
+        first,
+        second,
+        failure,
+        derecho.side_effect(_draw, "fourth", 13),
+        derecho.side_effect(lambda: (1, 2)),
+    ]
 
 
 def _drawn_by_hand() -> list[object]:

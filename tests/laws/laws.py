@@ -9,6 +9,7 @@ R5  Every store, and every size of the cache, gives the same journal for the sam
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,11 +29,16 @@ from derecho.journal.commit import TaskDraft
 from derecho.replayer import RunSettings, open_run
 from derecho.stores.memory import MemoryStore
 from derecho.testing.clock import FakeClock
-from tests.laws.lives import Fault, Life, MakeStore, ending_of, live
+from tests.laws.lives import Fault, Kind, Life, MakeStore, ending_of, live
 from tests.laws.shapes import Shape, timeless
 from tests.laws.world import World, begin
 
-EVICTION_SEEDS: Final = (1, 2)
+CACHES: Final[list[tuple[str, Callable[[], dict[str, Any]]]]] = [
+    ("warm", dict),
+    ("cache_size=0", lambda: {"cache_size": 0}),
+    ("random eviction, seed 1", lambda: {"evictions": random.Random(1)}),
+    ("random eviction, seed 2", lambda: {"evictions": random.Random(2)}),
+]
 
 
 class LawBroken(AssertionError):
@@ -44,13 +50,11 @@ def law(name: str, where: str) -> Iterator[None]:
     """Let whatever goes wrong inside name the law and the place."""
     try:
         yield
-    except LawBroken:
-        raise
     except Exception as error:
         raise LawBroken(f"{name} broken {where}: {type(error).__name__}: {error}") from error
 
 
-# --- R1 -----------------------------------------------------------------------------------------------------------------
+# --- R1 -------------------------------------------------------------------------------------------------------------
 
 
 def check_r1(life: Life) -> None:
@@ -66,7 +70,7 @@ def check_r1(life: Life) -> None:
                 assert found.result == ending_of(events)[1], f"another result: {found.result}"
 
 
-# --- R2 -----------------------------------------------------------------------------------------------------------------
+# --- R2 -------------------------------------------------------------------------------------------------------------
 
 
 def check_r2(life: Life) -> None:
@@ -129,7 +133,7 @@ def commands_of(life: Life) -> list[str]:
     return lines
 
 
-# --- R4 -----------------------------------------------------------------------------------------------------------------
+# --- R4 -------------------------------------------------------------------------------------------------------------
 
 
 def check_r4(shape: Shape, make_stores: Callable[[], MakeStore | None], most: int) -> int:
@@ -143,14 +147,16 @@ def check_r4(shape: Shape, make_stores: Callable[[], MakeStore | None], most: in
         clean = live(shape, make_stores())
     legal = [timeless(ending) for ending in (clean.ending, *shape.after_a_fault)]
     chosen = _spread(_faults(clean), most)
+    caches = itertools.cycle(CACHES)
     for fault in chosen:
-        with law("R4", f"in shape {shape.name!r} by {fault}"):
-            life = live(shape, make_stores(), fault=fault)
+        cache_name, options = next(caches)
+        with law("R4", f"in shape {shape.name!r}, {cache_name}, by {fault}"):
+            life = live(shape, make_stores(), fault=fault, **options())
             assert life.faulted, "the fault was not met"
             assert not _core.live_fibers(), f"{_core.live_fibers()} fibers are left behind"
             assert timeless(life.ending) in legal, f"ended as {life.ending}, legal are {legal}"
             _check_ledger(life)
-        check_r1(life)
+            check_r1(life)
     return len(chosen)
 
 
@@ -159,14 +165,17 @@ def _faults(life: Life) -> list[Fault]:
 
     A crash after a call is a crash before the next one, but for what is done between them.
     """
-    between = ("claim_activities", "finish_activity", "commit_tasks")
-    return [
-        Fault(call.number, crashes, done)
-        for call in life.calls
-        if call.moved
-        for crashes, done in ((True, False), (True, True), (False, False), (False, True))
-        if not (crashes and done) or call.name in between
-    ]
+    faults = []
+    for call in life.calls:
+        if not call.moved:
+            continue
+        ways = [(Kind.CRASH, False), (Kind.ERROR, False), (Kind.ERROR, True)]
+        if call.name in ("claim_activities", "finish_activity", "commit_tasks"):
+            ways.append((Kind.CRASH, True))
+        if call.name in ("claim_runs", "finish_activity", "commit_tasks"):
+            ways.append((Kind.PAUSE, False))
+        faults += [Fault(call.number, kind, done) for kind, done in ways]
+    return faults
 
 
 def _spread(faults: list[Fault], most: int) -> list[Fault]:
@@ -199,29 +208,22 @@ def run_id_of(events: Sequence[Event]) -> str:
     return run_id
 
 
-# --- R5 -----------------------------------------------------------------------------------------------------------------
+# --- R5 -------------------------------------------------------------------------------------------------------------
 
 
 def check_r5(shape: Shape, make_stores: dict[str, Callable[[], MakeStore | None]]) -> None:
     """Every store, warm, cold and with random eviction: one journal."""
     first: dict[str, bytes] = {}
     for store_name, make_store in make_stores.items():
-        for cache_name, options in _caches():
+        for cache_name, options in CACHES:
             with law("R5", f"in shape {shape.name!r} on {store_name}, {cache_name}"):
-                life = live(shape, make_store(), **options)
+                life = live(shape, make_store(), **options())
                 journals = {workflow_id: dump_events(events) for workflow_id, events in life.journals.items()}
                 first = first or journals
                 for workflow_id, journal in first.items():
                     assert journals[workflow_id] == journal, _first_difference(journal, journals[workflow_id])
-                expected = {key: 1 for key in life.drawn}
+                expected = dict.fromkeys(life.drawn, 1)
                 assert life.drawn == expected, f"side effects were executed again: {life.drawn}"
-
-
-def _caches() -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "warm", {}
-    yield "cache_size=0", {"cache_size": 0}
-    for seed in EVICTION_SEEDS:
-        yield f"random eviction, seed {seed}", {"evictions": random.Random(seed)}
 
 
 def _first_difference(one: bytes, other: bytes) -> str:
@@ -241,4 +243,3 @@ def _watched_world() -> Iterator[World]:
         yield world
     finally:
         begin(None)
-

@@ -6,13 +6,14 @@ done, and is dead once its process has crashed: nothing that the dying engine st
 
 from __future__ import annotations
 
+import enum
 import itertools
 import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from derecho import Engine, JSONCodec, Registry, Store, StoreError
@@ -28,7 +29,7 @@ from derecho.testing.clock import FakeClock
 from tests.laws import corpus
 from tests.laws.shapes import Ending, Shape
 from tests.laws.world import MAIN, Deed, Hands, World, begin
-from tests.rig import Rig
+from tests.rig import Rig, process
 
 MakeStore = Callable[[FakeClock, Callable[[], str]], Store]
 
@@ -55,23 +56,31 @@ _COUNTED: Final = frozenset(
 # Lives that go wrong must end too.
 UNTIL_S: Final = 30_000
 TURNS_MAX: Final = 200
+PAUSE_S: Final = 20
 
 
 class Crash(BaseException):
     """The process is gone."""
 
 
+class Kind(enum.Enum):
+    """What goes wrong at a call of the store."""
+
+    CRASH = "a crash"
+    ERROR = "an error"
+    PAUSE = "a pause, in which another process takes over,"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """At the `call`-th counted call: a crash or an error, before or after the call is done."""
+    """What goes wrong at the `call`-th counted call, before or after it is done."""
 
     call: int
-    crashes: bool
+    kind: Kind
     done: bool
 
     def __str__(self) -> str:
-        what, when = "a crash" if self.crashes else "an error", "after" if self.done else "before"
-        return f"{what} {when} store call {self.call}"
+        return f"{self.kind.value} {'after' if self.done else 'before'} store call {self.call}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,7 @@ class Handle:
         self.fault = fault
         self.calls: list[Call] = []
         self.before_commit: Callable[[Any], None] = lambda commits: None
+        self.pause: Callable[[], None] = lambda: None
         self.is_dead = False
         self.faulted = False
 
@@ -100,22 +110,22 @@ class Handle:
             return found
         return lambda *args, **kwargs: self._call(name, found, args, kwargs)
 
-    def _call(self, name: str, verb: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(
+        self, name: str, verb: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         if self.is_dead:
             raise Crash
         if name == "commit_tasks":
             self.before_commit(args[0])
         number = len(self.calls) + 1
+        self.calls.append(Call(number, name, True))
         fault = self.fault if self.fault is not None and self.fault.call == number else None
         if fault is not None and not fault.done:
-            self.calls.append(Call(number, name, True))
             self.tear(name, args)
             self._fail(fault)
-        place = len(self.calls)
-        self.calls.append(Call(number, name, True))
         answer = verb(*args, **kwargs)
         looks = name in ("claim_runs", "claim_activities", "fire_timers", "expire")
-        self.calls[place] = Call(number, name, bool(answer) or not looks)
+        self.calls[number - 1] = Call(number, name, bool(answer) or not looks)
         if fault is not None:
             self._fail(fault)
         return answer
@@ -125,7 +135,10 @@ class Handle:
 
     def _fail(self, fault: Fault) -> None:
         self.faulted = True
-        if fault.crashes:
+        if fault.kind is Kind.PAUSE:
+            self.pause()
+            return
+        if fault.kind is Kind.CRASH:
             self.is_dead = True
             raise Crash
         raise StoreError("planned trouble")
@@ -173,7 +186,7 @@ class LawRig(Rig):
     ) -> None:
         self._ids = itertools.count(1)
         self._new_id = lambda: f"run-{next(self._ids)}"
-        self._make_store = make_store or (lambda clock, new_id: MemoryStore(clock, new_id))
+        self._make_store = make_store or MemoryStore
         super().__init__(lambda clock: self._make_store(clock, self._new_id))
         self._shape = shape
         self._cache_size = cache_size
@@ -187,11 +200,12 @@ class LawRig(Rig):
         self.hands = Hands(self.engines[-1].client, self.clock)
 
     def start(self) -> None:
-        for workflow_id, workflow, args in [*self._shape.companions, (MAIN, self._shape.workflow, self._shape.args)]:
-            self._act(lambda hands: hands._client().start_workflow(workflow, workflow_id, *args))
+        mine = (MAIN, self._shape.workflow, self._shape.args)
+        for run in (*self._shape.companions, mine):
+            self._act(partial(_start, run))
         for offset_s, act in self._shape.script:
             if offset_s:
-                self.at(offset_s, lambda act=act: self._act(act))
+                self.at(offset_s, partial(self._act, act))
             else:
                 self._act(act)
 
@@ -220,17 +234,31 @@ class LawRig(Rig):
 
     def _process(self, fault: Fault | None) -> Handle:
         handle = Handle(self.store, fault)
-        self._processes.append(handle)
         handle.before_commit = self._before_commit
-        engine = Engine(
+        handle.pause = self._let_another_take_over
+        self._processes.append(handle)
+        self.engines = [self._engine(handle, "worker-1")]
+        return handle
+
+    def _engine(self, handle: Handle, worker_id: str) -> Engine:
+        return Engine(
             handle,
             workflow_resolver=self._registry,
             activity_resolver=self._registry,
-            worker_id="worker-1",
+            worker_id=worker_id,
             cache_size=self._cache_size,
         )
-        self.engines = [engine]
-        return handle
+
+    def _let_another_take_over(self) -> None:
+        """The process stands still for longer than its leases, in the middle of a call; then it goes on."""
+        handle = Handle(self.store, None)
+        handle.before_commit = self._before_commit
+        rival = self._engine(handle, "worker-2")
+        self.clock.advance(PAUSE_S)
+        for _ in range(TURNS_MAX):
+            if not process(rival):
+                break
+        rival.workflow_worker.close()
 
     def _step(self, place: int) -> int:
         engine = self.engines[-1]
@@ -323,6 +351,11 @@ def live(
             faulted=rig.faulted,
             stuck=rig.stuck,
         )
+
+
+def _start(run: tuple[str, Any, tuple[Any, ...]], hands: Hands) -> None:
+    workflow_id, workflow, args = run
+    hands.start(workflow_id, workflow, args)
 
 
 @cache

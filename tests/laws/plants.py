@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from derecho.authoring.environment import Environment, RunRandom
 from derecho.errors import StoreError
-from derecho.journal import Event, TimerFired
+from derecho.journal import Event, TimerFired, WorkflowTaskScheduled
 from derecho.replayer import JournalReader, LiveRun, RecordedTask
 from derecho.stores import transactions, work
 from derecho.stores.sqlite import SQLiteStore
@@ -47,7 +47,7 @@ def plant(law: str, *shapes: str) -> Callable[[Callable[[Put], None]], Callable[
     return enter
 
 
-# --- what replay is shown (R1, R2) --------------------------------------------------------------------------------------
+# --- what replay is shown (R1, R2) ----------------------------------------------------------------------------------
 
 
 def _showing(shows: Callable[[RecordedTask, Event], bool]) -> Any:
@@ -129,7 +129,9 @@ def workflow_time_of_replay_is_zero(put: Put) -> None:
 def side_effects_are_executed_again(put: Put) -> None:
     fresh = itertools.count(100)
 
-    def value(self: Environment, result: bytes, failure: Any, value: Any = Environment.side_effect_value) -> Any:
+    def value(
+        self: Environment, result: bytes, failure: Any, value: Any = Environment.side_effect_value
+    ) -> Any:
         return next(fresh) if self.scheduler.replaying else value(self, result, failure)
 
     put(Environment, "side_effect_value", value)
@@ -162,7 +164,9 @@ def unseen_events_are_dropped(put: Put) -> None:
 def live_applies_a_batch_backwards(put: Put) -> None:
     """Replay goes by event id, the live run by another order."""
 
-    def advance(self: LiveRun, visible: Sequence[Event], time_ns: int, task: Any, advance: Any = LiveRun._advance) -> Any:
+    def advance(
+        self: LiveRun, visible: Sequence[Event], time_ns: int, task: Any, advance: Any = LiveRun._advance
+    ) -> Any:
         if task is None and len(visible) > 1 and visible[0].id != 1:
             visible = visible[::-1]
         return advance(self, visible, time_ns, task)
@@ -170,14 +174,16 @@ def live_applies_a_batch_backwards(put: Put) -> None:
     put(LiveRun, "_advance", advance)
 
 
-# --- another process (R3) ------------------------------------------------------------------------------------------------
+# --- another process (R3) -------------------------------------------------------------------------------------------
 
 
 @plant("R3", "burst_among_fibers", "select_among_channels", "signals_before_and_during")
 def a_batch_is_a_set(put: Put) -> None:
     """Events of a batch are applied in the order of a hash: the same all through one process, and in no other."""
 
-    def advance(self: LiveRun, visible: Sequence[Event], time_ns: int, task: Any, advance: Any = LiveRun._advance) -> Any:
+    def advance(
+        self: LiveRun, visible: Sequence[Event], time_ns: int, task: Any, advance: Any = LiveRun._advance
+    ) -> Any:
         if visible and visible[0].id != 1:
             visible = sorted(visible, key=lambda event: hash(f"{event.id}"))
         return advance(self, visible, time_ns, task)
@@ -193,7 +199,7 @@ def chance_is_seeded_by_a_hash(put: Put) -> None:
     put(RunRandom, "__init__", init)
 
 
-# --- crashes and errors (R4) ---------------------------------------------------------------------------------------------
+# --- crashes and errors (R4) ----------------------------------------------------------------------------------------
 
 
 def _tears(put: Put, call: str, half: Callable[[Any, Any], None]) -> None:
@@ -264,7 +270,7 @@ def request_ids_are_forgotten(put: Put) -> None:
     put(transactions, "signal", signal)
 
 
-@plant("R4", "sequence", "nested_fibers")
+@plant("R4", "try_receive_loops", "signals_before_and_during", "wait_for_fibers")
 def a_run_survives_its_failed_commit(put: Put) -> None:
     """A live run whose last task was not committed is used again."""
 
@@ -284,13 +290,45 @@ def a_run_survives_its_failed_commit(put: Put) -> None:
     put(WorkflowWorker, "_commit", commit)
 
 
+@plant("R4", "sequence", "nested_fibers")
+def commits_are_not_fenced(put: Put) -> None:
+    """A process that stood still commits its task although another has done it (B5)."""
+
+    def commit_task(tx: Any, commit: Any, commit_task: Any = transactions.commit_task) -> Any:
+        row = tx.run(commit.run_id)
+        if row.commit_no != commit.commit_no:
+            # It would not even trip over the assertions that a journal makes of every task.
+            commit.task.visible_through = row.visible_through
+            if not row.task_scheduled_id:
+                row.last_event_id += 1
+                row.task_scheduled_id = row.last_event_id
+                tx.append(row.run_id, [WorkflowTaskScheduled(id=row.last_event_id)], is_task=False)
+                tx.save_run(row)
+        return commit_task(tx, replace(commit, token=row.token, commit_no=row.commit_no))
+
+    put(transactions, "commit_task", commit_task)
+
+
+@plant("R4", "sequence", "select_both_ways")
+def a_cached_run_is_never_out_of_date(put: Put) -> None:
+    """A live run is used although another process has done tasks of it since."""
+
+    def bring_up(self: WorkflowWorker, definition: Any, row: Any, live: Any) -> Any:
+        if live is not None:
+            live.commit_no = row.commit_no
+        return original(self, definition, row, live)
+
+    original = WorkflowWorker._bring_up
+    put(WorkflowWorker, "_bring_up", bring_up)
+
+
 @plant("R4", "closing_refused")
 def the_end_is_never_refused(put: Put) -> None:
     """A run ends although a signal came that it did not see (B53)."""
     put(transactions, "refuses_close", lambda head, task: False)
 
 
-# --- stores and caches (R5) ----------------------------------------------------------------------------------------------
+# --- stores and caches (R5) -----------------------------------------------------------------------------------------
 
 
 @plant("R5", "sequence", "by_completion")
@@ -305,7 +343,9 @@ def a_cold_run_knows_no_time(put: Put) -> None:
 
 @plant("R5", "burst_among_fibers", "signal_iteration")
 def one_store_gives_events_in_another_order(put: Put) -> None:
-    def load_events(self: SQLiteStore, run_id: str, after_id: int = 0, *, external_only: bool = False) -> list[Event]:
+    def load_events(
+        self: SQLiteStore, run_id: str, after_id: int = 0, *, external_only: bool = False
+    ) -> list[Event]:
         events = original(self, run_id, after_id, external_only=external_only)
         return events[::-1] if external_only else events
 

@@ -66,23 +66,26 @@ def test_r2_cut_anywhere(name: str) -> None:
     check_r2(lived(name))
 
 
+@pytest.mark.slow
 @every_shape
 def test_r4_crash_anywhere(name: str) -> None:
     is_long = len(lived(name).calls) > CALLS_OF_LONG
     assert check_r4(CORPUS[name], memory, FAULTS_OF_LONG_MAX if is_long else FAULTS_MAX)
 
 
+@pytest.mark.slow
 @every_shape
 def test_r4_crash_and_open_the_file_again(name: str, sqlite: MakeStores) -> None:
     assert check_r4(CORPUS[name], sqlite, FAULTS_IN_FILE) == FAULTS_IN_FILE
 
 
+@pytest.mark.slow
 @every_shape
 def test_r5_one_journal_on_every_store_and_cache(name: str, sqlite: MakeStores) -> None:
     check_r5(CORPUS[name], {"memory": memory, "sqlite": sqlite})
 
 
-# --- R3 -----------------------------------------------------------------------------------------------------------------
+# --- R3 -------------------------------------------------------------------------------------------------------------
 
 
 def check_r3(names: list[str], folder: Path, plant: str = "") -> None:
@@ -101,7 +104,10 @@ def check_r3(names: list[str], folder: Path, plant: str = "") -> None:
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         children.append(
             subprocess.Popen(
-                [*map(str, command), *([plant] if plant else [])], cwd=ROOT, env=environment, stderr=subprocess.PIPE
+                [*map(str, command), *([plant] if plant else [])],
+                cwd=ROOT,
+                env=environment,
+                stderr=subprocess.PIPE,
             )
         )
     complaints = [child.communicate(timeout=60)[1].decode() for child in children]
@@ -114,15 +120,19 @@ def check_r3(names: list[str], folder: Path, plant: str = "") -> None:
         for name in names:
             for got, wanted in zip(answer[name], expected[name], strict=True):
                 if got != wanted:
-                    raise LawBroken(f"R3 broken in shape {name!r} under PYTHONHASHSEED={seed}: {got} is not {wanted}")
+                    raise LawBroken(
+                        f"R3 broken in shape {name!r} under PYTHONHASHSEED={seed}: {got} is not {wanted}"
+                    )
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_r3_other_processes_give_the_same_bytes(tmp_path: Path) -> None:
     check_r3(list(CORPUS), tmp_path)
 
 
 @pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", [name for name, plant in PLANTS.items() if plant.law == "R3"])
 def test_r3_turns_red(plant: str, tmp_path: Path) -> None:
     with pytest.raises(LawBroken, match=r"^R3 broken "):

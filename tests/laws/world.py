@@ -9,8 +9,9 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from derecho import Client, Store, activity_info
+from derecho import Client, Store, Workflow, activity_info
 from derecho.journal import ActivityCompleted, ActivityFailed
 from derecho.testing.clock import FakeClock
 
@@ -77,11 +78,13 @@ class Hands:
     client: Client
     clock: FakeClock
     requests: int = 0
-    reused: str = ""
 
     def _client(self) -> Client:
         self.requests += 1
         return self.client.options(request_id=f"request-{self.requests}")
+
+    def start(self, workflow_id: str, workflow: Workflow[..., Any], args: tuple[Any, ...]) -> None:
+        self._client().start_workflow(workflow, workflow_id, *args)
 
     def signal(self, name: str, payload: object = None, workflow_id: str = MAIN) -> None:
         self._client().signal_workflow(workflow_id, name, payload)

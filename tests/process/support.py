@@ -137,7 +137,7 @@ class Child:
 
 
 def _read(stream: Any, lines: list[str]) -> None:
-    for line in stream:
+    while line := stream.readline():
         lines.append(line)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,8 @@ KILLED_AT_START = 0.15
 # The last, worst-placed activity may have been lost several times, and then waits before its next attempt.
 FINISH_S = 60.0
 
-SERVE = "import runpy; sys.argv[1:] = ['serve', *sys.argv[1:]]; runpy.run_module('tests.process.voyage', run_name='__main__')"
-SEND = SERVE.replace("serve", "send")
+SERVE = "from tests.process import voyage; voyage.serve(path, Path(sys.argv[2]))"
+SEND = "from tests.process import voyage; voyage.send(path, Path(sys.argv[2]))"
 
 
 class Ordeal:
@@ -94,11 +95,7 @@ class Ordeal:
         Called while no worker runs: whatever is in the ledger below this line was begun before this moment.
         """
         entries = self.ledger.entries()
-        for place, entry in enumerate(entries):
-            since = self.settled.get((entry.run_id, entry.scheduled_id))
-            assert since is None or entry.at == "end" or place < since, (
-                f"{entry} began after its outcome was recorded"
-            )
+        check_order(entries, self.settled)
         for number in self.numbers:
             if number in self.closed:
                 continue
@@ -129,6 +126,15 @@ class Ordeal:
         return child
 
 
+def check_order(entries: Sequence[Entry], settled: Mapping[tuple[str, int], int]) -> None:
+    """Check that nothing begins below the line at which its outcome was seen in the journal."""
+    for place, entry in enumerate(entries):
+        since = settled.get((entry.run_id, entry.scheduled_id))
+        assert since is None or entry.at == "end" or place < since, (
+            f"{entry} began after its outcome was recorded"
+        )
+
+
 def check_run(journal: Sequence[Event], entries: Sequence[Entry]) -> int:
     """Compare a finished run's journal with what its activities noted; return how many attempts were repeats."""
     check_journal(journal)
@@ -153,7 +159,7 @@ def check_run(journal: Sequence[Event], entries: Sequence[Entry]) -> int:
 def test_killed_workers_lose_nothing_and_repeat_nothing_recorded(
     tmp_path: Path, spawn: Callable[..., Child]
 ) -> None:
-    print(f"seed {SEED}, {KILLS} kills")
+    sys.stdout.write(f"seed {SEED}, {KILLS} kills\n")
     ordeal = Ordeal(tmp_path, spawn, random.Random(SEED))
     ordeal.start_runs(RUNS)
     for _ in range(KILLS):
@@ -177,11 +183,13 @@ def test_killed_workers_lose_nothing_and_repeat_nothing_recorded(
         assert signals == [str(word).encode() for word in words], "each once, in the order of its sender"
         workers |= {event.worker_id for event in journal if isinstance(event, WorkflowTaskStarted)}
     ordeal.close()
-    print(f"{len(ordeal.numbers)} runs, {len(workers)} workers, {repeats} attempts more than outcomes")
+    sys.stdout.write(
+        f"{len(ordeal.numbers)} runs, {len(workers)} workers, {repeats} attempts more than outcomes\n"
+    )
 
 
-def test_ledger_check_can_fail(tmp_path: Path) -> None:
-    """The checker's own planted bug: an activity that is done again after its outcome."""
+def test_ledger_checks_can_fail(tmp_path: Path) -> None:
+    """The checkers' own planted bug: an activity that is done again after its outcome."""
     ledger = program._ledger = Ledger(tmp_path / "ledger")
     store = MemoryStore()
     with Engine(store, workflows=[voyage], activities=[program.step, program.shaky]) as engine:
@@ -195,6 +203,10 @@ def test_ledger_check_can_fail(tmp_path: Path) -> None:
     again = Entry("begin", last.run_id, last.scheduled_id, last.key, last.attempt + 1, 0)
     with pytest.raises(AssertionError, match="begun again after its outcome"):
         check_run(journal, [*ledger.entries(), again])
+    settled = {(last.run_id, last.scheduled_id): len(ledger.entries())}
+    check_order(ledger.entries(), settled)
+    with pytest.raises(AssertionError, match="began after its outcome"):
+        check_order([*ledger.entries(), again], settled)
     with pytest.raises(AssertionError, match="no attempt that ended"):
         check_run(journal, [entry for entry in ledger.entries() if entry.at == "begin"])
     store.close()

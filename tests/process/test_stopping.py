@@ -142,7 +142,9 @@ say("stopped", time.monotonic() - begun)
     run = Client(store).get_workflow("a")
     heir = spawn(SHOP + "engine.start(); sys.stdin.read(); engine.stop()", path)
     assert run.get(20) == "a"
-    assert [e.attempt for e in run.events() if isinstance(e, ActivityStarted)] == [1], "no attempt is consumed"
+    assert [e.attempt for e in run.events() if isinstance(e, ActivityStarted)] == [1], (
+        "no attempt is consumed"
+    )
     heir.end_input()
     heir.finish()
 
@@ -202,7 +204,9 @@ def test_readme_program_runs_twice(tmp_path: Path, spawn: Callable[..., Child]) 
     program = readme.read_text().split("```python\n", 1)[1].split("```", 1)[0]
     assert "7 * 24 * 3600" in program
     program = program.replace("7 * 24 * 3600", "0.2").replace('"shop.db"', "path")
-    payments = "import types; payments = types.SimpleNamespace(charge=lambda order, cents: f'{order}: {cents}')\n"
+    payments = (
+        "import types; payments = types.SimpleNamespace(charge=lambda order, cents: f'{order}: {cents}')\n"
+    )
     for _ in range(2):
         child = spawn(payments + program, tmp_path / "shop.db", strict=True)
         assert child.finish() == ["order-123: 4200\n"]
@@ -225,7 +229,7 @@ def patient(value: int) -> int:
 
 @pytest.mark.parametrize("kind", [MemoryStore, SQLiteStore])
 def test_fifty_starts_and_stops_leave_no_thread_and_no_fiber(
-    kind: type[MemoryStore] | type[SQLiteStore], path: Path
+    kind: type[MemoryStore | SQLiteStore], path: Path
 ) -> None:
     store: Store = SQLiteStore(path) if kind is SQLiteStore else MemoryStore()
     threads = set(threading.enumerate())

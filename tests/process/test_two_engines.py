@@ -147,7 +147,7 @@ def test_paused_attempt_changes_nothing_when_it_wakes(
     run = client.start_workflow("holding", "h")
     sleeper.said("held")
     sleeper.signal(signal.SIGSTOP)
-    other = spawn(WORKER, path, "other", "-")
+    spawn(WORKER, path, "other", "-")
     assert run.get(20) == "other at attempt 2"
     journal = run.events()
     path.with_name("go").touch()

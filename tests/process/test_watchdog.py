@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from derecho import Client, SQLiteStore, WorkflowStatus
 from derecho.journal.lifecycle import check_journal
-from tests.process.support import Child
+from tests.process.support import Child, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -155,7 +157,7 @@ def long(legs: int) -> int:
     total = 0
     for leg in range(legs):
         total += double(leg)
-        until = time.process_time() + 0.005  # It computes, between its calls, much less than the limit.
+        until = time.process_time() + 0.008  # It computes, between its calls, much less than the limit.
         while time.process_time() < until: pass
     return total + signal_channel("end", int).receive()
 
@@ -164,8 +166,8 @@ store = SQLiteStore(path, durability="normal")
 if sys.argv[2] == "make":
     engine = Engine(store, workflows=[long], activities=[double])
     engine.start()
-    run = engine.client.start_workflow(long, "long", 300)
-    wait_until(lambda: len(run.events()) > 300 * 5, 30, "all legs")
+    run = engine.client.start_workflow(long, "long", 150)
+    wait_until(lambda: len(run.events()) > 150 * 5, 30, "all legs")
     engine.stop()
     store.close()
 else:
@@ -186,7 +188,7 @@ def double(number: int) -> int:
     spawn(double + script.replace("{bad}", ""), path, "make").finish(60)
     child = spawn(double + script.replace("{bad}", ""), path, "replay")
     result, took_s = child.said("got", 40).split()
-    assert int(result) == sum(2 * leg for leg in range(300)) + 7
+    assert int(result) == sum(2 * leg for leg in range(150)) + 7
     assert float(took_s) > 1, "the replay is longer than the deadlock timeout"
     child.finish()
 
@@ -208,3 +210,58 @@ engine.stop()
     assert child.stderr == ""
 
 
+@pytest.mark.parametrize("bad", ["time.sleep(3600)", "while True: pass"])
+@pytest.mark.parametrize("cache_size", [1, 10], ids=["evicted", "stopped"])
+def test_cleanup_that_does_not_end_holds_up_nobody(
+    bad: str, cache_size: int, path: Path, spawn: Callable[..., Child]
+) -> None:
+    script = """
+import logging
+logging.getLogger("derecho").setLevel(logging.CRITICAL)
+
+@workflow
+def nasty() -> int:
+    try:
+        return signal_channel("go", int).receive()
+    finally:
+        {bad}
+
+engine = Engine(MemoryStore(), workflows=[good, nasty], activities=[double], deadlock_timeout=0.3,
+                cache_size=int(sys.argv[2]))
+engine.start()
+run = engine.client.start_workflow(nasty, "nasty")
+wait_until(lambda: len(run.events()) > 3, 20)
+assert engine.client.start_workflow(good, "good", 1).get(20) == 4
+begun = time.monotonic()
+engine.stop()
+say("stopped", time.monotonic() - begun)
+"""
+    child = spawn(shop("pass") + "engine.stop()" + script.replace("{bad}", bad), path, cache_size)
+    assert float(child.said("stopped")) < 8
+    assert child.wait() == 0
+    assert child.stderr == ""
+
+
+def test_machine_that_stood_still_is_no_deadlock(path: Path, spawn: Callable[..., Child]) -> None:
+    script = """
+@workflow
+def computing() -> int:
+    say("computing")
+    until = time.process_time() + 0.2
+    while time.process_time() < until: pass
+    return 7
+
+engine = Engine(SQLiteStore(path), workflows=[computing], workflow_task_timeout=60, deadlock_timeout=1.5)
+engine.start()
+say("got", engine.client.start_workflow(computing, "c").get(20))
+engine.stop()
+"""
+    child = spawn(script, path)
+    child.said("computing")
+    child.signal(signal.SIGSTOP)
+    until_s = time.monotonic() + 2.5
+    wait_until(lambda: time.monotonic() > until_s, 5, "it has stood still for longer than the limit")
+    child.signal(signal.SIGCONT)
+    assert child.said("got") == "7"
+    assert child.wait() == 0
+    assert child.stderr == "", "the watchdog has not bitten"

@@ -1,12 +1,11 @@
 """The program of the kill test: a workflow with activities, timers, signals and fibers, and the model of its result.
 
-Run as a module it is a worker, or the client that sends the signals and keeps a file of what was acknowledged.
+`serve` is the life of a worker, `send` that of the client which sends the signals and keeps a file of the acks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import time
 from pathlib import Path
@@ -103,6 +102,11 @@ def words_of(number: int) -> list[int]:
     return [number * 10 + nth for nth in range(SIGNALS)]
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def serve(path: Path, ledger: Path) -> None:
     """Be a worker until killed."""
     global _ledger
@@ -116,7 +120,7 @@ def serve(path: Path, ledger: Path) -> None:
         activity_lease=LEASE_S,
     )
     engine.start()
-    print("ready", flush=True)
+    _say("ready")
     sys.stdin.read()
     engine.stop()
 
@@ -128,17 +132,11 @@ def send(path: Path, acks: Path) -> None:
     """
     client = Client(SQLiteStore(path))
     known = set(whole_lines(acks))
-    print("ready", flush=True)
+    _say("ready")
     for line in sys.stdin:
         number = int(line)
         for word in words_of(number):
             if str(word) not in known:
                 client.options(request_id=f"word-{word}").signal_workflow(name_of(number), "word", word)
                 append_line(acks, str(word))
-        print("sent", number, flush=True)
-
-
-if __name__ == "__main__":
-    logging.getLogger("derecho").setLevel(logging.ERROR)
-    role, database, other = sys.argv[1:]
-    {"serve": serve, "send": send}[role](Path(database), Path(other))
+        _say(f"sent {number}")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from derecho.journal.commit import WorkflowStatus
 from derecho.policies import RetryPolicy
-from derecho.stores import memory, transactions
+from derecho.stores import memory, transactions, work
 from derecho.stores._agenda import STALE_MAX, Agenda, put_back, take_due
 from derecho.stores._copies import copy_of_activity, copy_of_run
 from derecho.stores._memory_tx import Tables
@@ -28,6 +28,7 @@ from derecho.stores.base import (
     RunFilter,
     RunRow,
     Store,
+    Tx,
 )
 from derecho.stores.bell import Bell
 from derecho.stores.memory import MemoryStore
@@ -157,9 +158,20 @@ def calls_on(store: MemoryStore) -> dict[str, Callable[[], object]]:
         "release activity": lambda: store.release_activities([of_charge]),
         "heartbeat": lambda: store.heartbeat(of_charge, b"half"),
         "renew activity": lambda: store.renew_activities([of_charge], 60 * S),
-        "fire": lambda: store.fire_timers(10),
-        "expire": lambda: store.expire(10),
+        "fire": lambda: store._transact(fire_all, durable=False),
+        "expire": lambda: store._transact(expire_all, durable=False),
     }
+
+
+def fire_all(tx: Tx) -> list[bool]:
+    return [work.fire_timer(tx, timer) for timer in tx.due_timers(10)]
+
+
+def expire_all(tx: Tx) -> list[bool]:
+    return [
+        *[work.expire_activity(tx, row.run_id, row.scheduled_id) for row in tx.due_activities(10)],
+        *[transactions.end_overdue_cancel(tx, row.run_id) for row in tx.cancels_due(10)],
+    ]
 
 
 def raised(answers: list[Any]) -> list[Any]:

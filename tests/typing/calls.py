@@ -46,7 +46,9 @@ def plain(order_id: str, cents: int) -> str:
     return f"{order_id}:{cents}"
 
 
-@activity(start_to_close_timeout=30, retry=RetryPolicy(max_attempts=3), heartbeat_timeout=timedelta(seconds=5))
+@activity(
+    start_to_close_timeout=30, retry=RetryPolicy(max_attempts=3), heartbeat_timeout=timedelta(seconds=5)
+)
 def configured(order_id: str, *, express: bool = False) -> list[int]:
     return [len(order_id) + express]
 
