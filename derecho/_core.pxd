@@ -146,7 +146,7 @@ cdef class Scheduler:
     cdef object base_context
     # The run.
     cdef readonly long long time_ns       # workflow time; fixed during a task
-    cdef readonly long long last_event_id # newest event that was applied
+    cdef readonly long long last_event_id  # newest event that was applied
     cdef long long seqs
     cdef int commands_made
     cdef int fibers_made
@@ -194,6 +194,3 @@ cdef class Scheduler:
     cdef int condemn(self, object error) except -1
     cdef bint can_go_on(self) except -1
     cdef list untaken(self)
-
-
-cdef Fiber entered(bint blocking)

@@ -10,12 +10,11 @@ A table of contents; the classes and their fields are in `_core.pxd`, the code i
 
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.ref cimport PyObject
 
 from derecho._greenlet cimport PyGreenlet_GetCurrent, PyGreenlet_Import, PyGreenlet_Switch, greenlet
 
 from collections import deque
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from threading import local as _thread_local
 
 cdef extern from "Python.h":

@@ -230,7 +230,7 @@ cdef class FiberGreenlet(greenlet):
 cdef class Pool:
     # A greenlet made, run and finished costs about 14 us (a stack chunk is mapped and unmapped); reused, under 1.
 
-    def __init__(self):
+    def __cinit__(self):
         self.idle = []
 
     def __len__(self):

@@ -74,7 +74,9 @@ class Activity(Generic[P, R]):
             RegistrationError: this is a reference to an activity whose code lives elsewhere.
         """
         if self._fn is None:
-            raise RegistrationError(f"activity_ref({self.name!r}) has no code here; register the activity itself")
+            raise RegistrationError(
+                f"activity_ref({self.name!r}) has no code here; register the activity itself"
+            )
         return self._fn
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -130,7 +132,9 @@ class Activity(Generic[P, R]):
             "schedule_to_close_timeout": schedule_to_close_timeout,
             "heartbeat_timeout": heartbeat_timeout,
         }
-        timeouts = {key: getattr(self.timeouts, key) if value is None else value for key, value in given.items()}
+        timeouts = {
+            key: getattr(self.timeouts, key) if value is None else value for key, value in given.items()
+        }
         return Activity(
             self._fn,
             self.name if name is None else check_name(name, "name"),
@@ -156,7 +160,11 @@ class Workflow(Generic[P, R]):
     kind: Final = "workflow"
 
     def __init__(
-        self, fn: Callable[P, R], name: str, signature: Signature, cancellation: Literal["raise", "cooperative"]
+        self,
+        fn: Callable[P, R],
+        name: str,
+        signature: Signature,
+        cancellation: Literal["raise", "cooperative"],
     ) -> None:
         self.fn = fn
         self.name = name

@@ -77,7 +77,9 @@ class RunRandom(random.Random):
 
     def _check(self) -> None:
         if self._checks and _core.enter() is not self._scheduler:
-            raise NotInWorkflowError("these random numbers belong to another run; call derecho.random() again here")
+            raise NotInWorkflowError(
+                "these random numbers belong to another run; call derecho.random() again here"
+            )
 
     def random(self) -> float:
         self._check()
@@ -166,12 +168,21 @@ class Environment:
         return self.cancel
 
     def signal_skipped(self, name: str, event_id: int, error: Exception) -> None:
-        self._log(logging.WARNING, "signal %r (event %d) is skipped, it cannot be decoded: %s", name, event_id, error)
+        self._log(
+            logging.WARNING,
+            "signal %r (event %d) is skipped, it cannot be decoded: %s",
+            name,
+            event_id,
+            error,
+        )
 
     def fiber_failed(self, number: int, error: BaseException) -> None:
         if not self.is_mute:
             self.logger.error(
-                "fiber %d failed; the error waits in its future", number, exc_info=error, extra=self.log_extra()
+                "fiber %d failed; the error waits in its future",
+                number,
+                exc_info=error,
+                extra=self.log_extra(),
             )
 
     def run_side_effect(
@@ -191,7 +202,9 @@ class Environment:
     def side_effect_value(self, result: bytes) -> Any:
         return self.codec.decode(result, Any)
 
-    def close(self, value: bytes | None, error: BaseException | None, untaken: list[BaseException]) -> tuple[int, Any]:
+    def close(
+        self, value: bytes | None, error: BaseException | None, untaken: list[BaseException]
+    ) -> tuple[int, Any]:
         """Say how a run ends whose main function ended so."""
         if error is None and untaken:
             error, untaken = untaken[0], untaken[1:]

@@ -65,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo; 0 = the manifest is right, 1 = it is not, 2 = the path is no readable folder."""
-    root = Path(options.path if options.path is not None else sysconfig.get_paths()["stdlib"]).absolute()
+    root = Path(options.path if options.path is not None else sysconfig.get_paths()["stdlib"]).resolve()
     try:
         os.listdir(root)
     except OSError as error:
@@ -105,7 +105,6 @@ class Demo:
         self._folder = Path(job.folder)
         self._begun_s = monotonic()
         self._killed = 0
-        self._repeated = 0
         # After each kill: how long the ledger was, and which activities had a recorded outcome.
         self._marks: list[tuple[int, frozenset[int]]] = []
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from derecho import _core, activity_ref, workflow
-from derecho.authoring.definitions import Workflow
+from derecho.authoring.definitions import Activity, Workflow
 from derecho.journal.commit import Draft, Head, TaskDraft, append_external, append_task
 from derecho.journal.events import (
     TERMINAL_EVENTS,
@@ -33,7 +33,6 @@ from derecho.journal.events import (
     WorkflowCompleted,
     WorkflowFailed,
     WorkflowStarted,
-    WorkflowTaskScheduled,
     WorkflowTaskStarted,
 )
 from derecho.replayer import LiveRun, RunSettings, open_run
@@ -41,7 +40,9 @@ from derecho.replayer import LiveRun, RunSettings, open_run
 S = 1_000_000_000
 START_NS = 1_900_000_000 * S
 
-a, b, c = activity_ref("a"), activity_ref("b"), activity_ref("c")
+a: Activity[..., Any] = activity_ref("a")
+b: Activity[..., Any] = activity_ref("b")
+c: Activity[..., Any] = activity_ref("c")
 
 
 def definition_of(program: Callable[..., Any], *, cooperative: bool = False) -> Workflow[..., Any]:
@@ -74,14 +75,20 @@ def describe(event: CommandEvent) -> str:
             return f"completed {event.result.decode()}"
         case WorkflowFailed(error=Failure() as failure):
             return f"failed {failure.describe()}"
-    return event.type.removeprefix("workflow_")
+        case _:
+            return event.type.removeprefix("workflow_")
 
 
 class Run:
     """A run, its journal, and the world around it."""
 
     def __init__(
-        self, program: Callable[..., Any], *args: Any, cooperative: bool = False, run_id: str = "run-1", **settings: Any
+        self,
+        program: Callable[..., Any],
+        *args: Any,
+        cooperative: bool = False,
+        run_id: str = "run-1",
+        **settings: Any,
     ) -> None:
         self.definition = definition_of(program, cooperative=cooperative)
         self.settings = RunSettings(**settings)
@@ -140,7 +147,9 @@ class Run:
 
     def complete_raw(self, name: str, result: bytes) -> Self:
         scheduled = self._take(lambda event: isinstance(event, ActivityScheduled) and event.name == name)
-        return self.arrive(self._attempted(scheduled), ActivityCompleted(scheduled_by_id=scheduled, result=result))
+        return self.arrive(
+            self._attempted(scheduled), ActivityCompleted(scheduled_by_id=scheduled, result=result)
+        )
 
     def fail(self, name: str, message: str = "broken", attempt: int = 1) -> Self:
         """Let the oldest outstanding activity of this name fail for good."""
@@ -209,7 +218,9 @@ def drive(program: Callable[..., Any], *args: Any, **settings: Any) -> Run:
     return Run(program, *args, **settings).task()
 
 
-def replay(program: Callable[..., Any], journal: Sequence[Event], *, cooperative: bool = False, **settings: Any) -> None:
+def replay(
+    program: Callable[..., Any], journal: Sequence[Event], *, cooperative: bool = False, **settings: Any
+) -> None:
     """Replay a journal cold against a program, which need not be the one that wrote it."""
     definition = definition_of(program, cooperative=cooperative)
     live, _ = open_run(definition, journal, RunSettings(**settings))
@@ -241,7 +252,8 @@ def hand_made(*tasks: tuple[Iterable[Event], Iterable[CommandEvent]], foreign: b
 def strip(journal: Iterable[Event]) -> list[Event]:
     """Return a journal as the original writes it: no task says what it was shown."""
     return [
-        replace(event, visible_through=0) if isinstance(event, WorkflowTaskStarted) else event for event in journal
+        replace(event, visible_through=0) if isinstance(event, WorkflowTaskStarted) else event
+        for event in journal
     ]
 
 
@@ -251,7 +263,9 @@ def cuts(journal: Sequence[Event]) -> list[int]:
     return starts[1:]
 
 
-def next_task(definition: Workflow[..., Any], journal: Sequence[Event], cut: int) -> tuple[list[str], list[CommandEvent]]:
+def next_task(
+    definition: Workflow[..., Any], journal: Sequence[Event], cut: int
+) -> tuple[list[str], list[CommandEvent]]:
     """Replay the journal before `cut` cold, run the task there as a new one; return its commands."""
     task = journal[cut]
     assert isinstance(task, WorkflowTaskStarted)
@@ -340,5 +354,3 @@ def first_event() -> WorkflowStarted:
 def begin(scheduler: _core.Scheduler) -> list[_core.Command]:
     """Run the first task of a bare scheduler."""
     return scheduler.advance([first_event()], START_NS)
-
-

@@ -7,8 +7,19 @@ from typing import Any
 import pytest
 
 import derecho
-from derecho import CancelledError, as_completed, cancelled, gather, is_cancelled, select
-from derecho import signal_channel, sleep, spawn, timer, wait_for
+from derecho import (
+    CancelledError,
+    as_completed,
+    cancelled,
+    gather,
+    is_cancelled,
+    select,
+    signal_channel,
+    sleep,
+    spawn,
+    timer,
+    wait_for,
+)
 from tests.core.driver import a, b, c
 
 
@@ -108,7 +119,13 @@ def test_a_fiber_that_is_not_parked_gets_it_at_its_next_blocking_call(prepare: A
 
 
 @pytest.mark.parametrize(
-    "call", [lambda: wait_for(lambda: True), lambda: spawn(int).get(), lambda: gather(), lambda: list(as_completed([]))]
+    "call",
+    [
+        lambda: wait_for(lambda: True),
+        lambda: spawn(int).get(),
+        lambda: gather(*[]),
+        lambda: list(as_completed([])),
+    ],
 )
 def test_a_blocking_call_that_need_not_wait_raises_it_too(prepare: Any, call: Any) -> None:
     assert prepare(call).cancel().task().ended == "cancelled"

@@ -8,8 +8,19 @@ from typing import Any
 import pytest
 
 import derecho
-from derecho import _core, as_completed, cancelled, gather, is_cancelled, select
-from derecho import signal_channel, sleep, spawn, timer, wait_for
+from derecho import (
+    _core,
+    as_completed,
+    cancelled,
+    gather,
+    is_cancelled,
+    select,
+    signal_channel,
+    sleep,
+    spawn,
+    timer,
+    wait_for,
+)
 from tests.core.driver import a, b, c, replay
 
 
@@ -128,7 +139,7 @@ def test_an_error_that_was_looked_at_is_taken(drive: Any, look: Any) -> None:
     assert drive(main).result == "done"
 
 
-@pytest.mark.parametrize("look", [lambda fiber: fiber.done(), lambda fiber: select(fiber), lambda fiber: spawn(int).get()])
+@pytest.mark.parametrize("look", [lambda fiber: fiber.done(), select, lambda fiber: spawn(int).get()])
 def test_an_error_that_was_only_waited_for_is_not_taken(drive: Any, look: Any) -> None:
     def main() -> str:
         fiber = spawn(fails)
@@ -189,8 +200,8 @@ def test_a_run_that_waits_for_nothing_that_can_happen_is_stuck(drive: Any) -> No
 def test_two_fibers_that_wait_for_each_other_are_stuck(drive: Any) -> None:
     def main() -> None:
         fibers: list[Any] = []
-        fibers.append(spawn(lambda: fibers[1].get()))
-        fibers.append(spawn(lambda: fibers[0].get()))
+        fibers.append(spawn(lambda n: fibers[n].get(), 1))
+        fibers.append(spawn(lambda n: fibers[n].get(), 0))
         gather(*fibers)
 
     assert drive(main).live.stuck_reason

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 import derecho
-from derecho import _core, as_completed, gather, select, side_effect, signal_channel, sleep, spawn, timer, wait_for
+from derecho import (
+    _core,
+    as_completed,
+    gather,
+    select,
+    side_effect,
+    signal_channel,
+    sleep,
+    spawn,
+    timer,
+    wait_for,
+)
 from tests.core.driver import Run, a, b, replay
 
 
@@ -52,12 +63,12 @@ def test_the_fibers_are_unwound_by_something_that_except_exception_does_not_catc
 
 
 CALLS = [
-    lambda: a.execute(),
-    lambda: a(),
+    a.execute,
+    a,
     lambda: sleep(5),
     lambda: timer(5),
     lambda: spawn(int),
-    lambda: gather(),
+    gather,
     lambda: select(derecho.cancelled()),
     lambda: as_completed([]),
     lambda: wait_for(lambda: True),
@@ -65,12 +76,12 @@ CALLS = [
     lambda: signal_channel("never").receive(),
     lambda: signal_channel("never").try_receive(),
     lambda: derecho.signal_external("x", "y"),
-    lambda: derecho.random(),
-    lambda: derecho.uuid4(),
-    lambda: derecho.now(),
-    lambda: derecho.info(),
-    lambda: derecho.cancelled(),
-    lambda: derecho.is_cancelled(),
+    derecho.random,
+    derecho.uuid4,
+    derecho.now,
+    derecho.info,
+    derecho.cancelled,
+    derecho.is_cancelled,
 ]
 
 
@@ -401,7 +412,9 @@ def test_workflow_code_that_raises_the_eviction_itself_fails_its_run(drive: Any)
     def main() -> None:
         raise _core.Eviction
 
-    assert drive(main).ended.startswith("failed NotInWorkflowError: workflow code raised derecho's own Eviction")
+    assert drive(main).ended.startswith(
+        "failed NotInWorkflowError: workflow code raised derecho's own Eviction"
+    )
 
 
 def test_a_doomed_run_is_evicted_like_any_other(drive: Any) -> None:

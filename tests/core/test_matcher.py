@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import derecho
-from derecho import NondeterminismError, activity_ref, signal_external, sleep, spawn, timer
+from derecho import NondeterminismError, activity_ref, gather, signal_external, sleep, spawn, timer
 from derecho.journal.events import ActivityScheduled, WorkflowCompleted
 from tests.core.driver import Run, a, b, hand_made, replay, started, strip
 
@@ -27,7 +27,9 @@ def two_activities() -> list[Any]:
     return [a(1), b(2)]
 
 
-JOURNAL = record(two_activities, lambda run: run.complete("a", "x"), lambda run: run.complete("b", "y")).journal
+JOURNAL = record(
+    two_activities, lambda run: run.complete("a", "x"), lambda run: run.complete("b", "y")
+).journal
 
 
 def mismatch(program: Callable[..., Any], journal: Any = None, **settings: Any) -> NondeterminismError:
@@ -86,8 +88,8 @@ def test_a_workflow_that_ends_too_early_is_an_error_without_a_misleading_site() 
 
 
 def test_swapped_commands_are_an_error() -> None:
-    both = record(lambda: [a.execute(), b.execute()][0].get()).journal
-    assert mismatch(lambda: [b.execute(), a.execute()][1].get(), both).got == "activity 'b' scheduled"
+    both = record(lambda: gather(a.execute(), b.execute())).journal
+    assert mismatch(lambda: gather(b.execute(), a.execute()), both).got == "activity 'b' scheduled"
 
 
 def test_a_renamed_activity_is_an_error() -> None:
@@ -173,7 +175,7 @@ def test_the_first_mismatch_is_the_one_that_is_reported() -> None:
 
 
 def test_an_undecodable_result_blocks_the_run_and_code_cannot_catch_it(drive: Any) -> None:
-    run = drive(lambda: a()).complete("a", "text").task()
+    run = drive(lambda: a(1)).complete("a", "text").task()
 
     def program() -> Any:
         try:
@@ -186,7 +188,7 @@ def test_an_undecodable_result_blocks_the_run_and_code_cannot_catch_it(drive: An
 
 
 def test_an_undecodable_result_blocks_a_live_task_too(drive: Any) -> None:
-    run = drive(lambda: activity_ref("a", returns=int)()).complete("a", "text")
+    run = drive(lambda: activity_ref("a", returns=int)(1)).complete("a", "text")
     with pytest.raises(derecho.DerechoError, match="result of activity 'a'"):
         run.task()
     assert len(run.all_commands) == 1

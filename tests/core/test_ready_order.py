@@ -186,8 +186,7 @@ def test_as_completed_puts_a_waiting_signal_where_it_arrived(drive: Any) -> None
     def main() -> list[str]:
         future, late = a.execute(), b.execute()
         late.get()
-        seen = [f.get() for f in as_completed([future, signal_channel("box").receive_future()])]
-        return seen
+        return [f.get() for f in as_completed([future, signal_channel("box").receive_future()])]
 
     run = drive(main).signal("box", "signal").complete("a", "activity").complete("b").task()
     assert run.result == ["signal", "activity"]
@@ -237,7 +236,7 @@ def test_gather_gives_values_in_argument_order_also_of_a_future_given_twice(driv
 
 
 def test_gather_of_nothing_gives_nothing_at_once(drive: Any) -> None:
-    assert drive(lambda: gather()).result == []
+    assert drive(lambda: gather(*[])).result == []
 
 
 def test_gather_raises_the_first_failure_by_completion_without_waiting_for_the_rest(drive: Any) -> None:

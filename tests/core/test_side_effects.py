@@ -58,18 +58,18 @@ def test_an_error_is_recorded_and_raised_again_without_a_second_call(drive: Any)
 @pytest.mark.parametrize(
     ("fn", "type"),
     [
-        (lambda: a.execute(), "NotInWorkflowError"),
+        (a.execute, "NotInWorkflowError"),
         (lambda: spawn(int), "NotInWorkflowError"),
         (lambda: sleep(1), "NotInWorkflowError"),
         (lambda: timer(1), "NotInWorkflowError"),
         (lambda: wait_for(lambda: True), "NotInWorkflowError"),
-        (lambda: derecho.gather(), "NotInWorkflowError"),
+        (derecho.gather, "NotInWorkflowError"),
         (lambda: side_effect(int), "NotInWorkflowError"),
-        (lambda: derecho.random(), "NotInWorkflowError"),
-        (lambda: uuid4(), "NotInWorkflowError"),
+        (derecho.random, "NotInWorkflowError"),
+        (uuid4, "NotInWorkflowError"),
         (lambda: derecho.signal_channel("box").try_receive(), "NotInWorkflowError"),
         (lambda: derecho.signal_external("x", "y"), "NotInWorkflowError"),
-        (lambda: object(), "CodecError"),
+        (object, "CodecError"),
         (lambda: exec("raise SystemExit"), "SystemExit"),
         (lambda: exec("raise derecho.CancelledError", {"derecho": derecho}), "CancelledError"),
     ],
@@ -88,7 +88,11 @@ def test_whatever_goes_wrong_inside_is_recorded_so_that_the_journal_replays(
         return "no error"
 
     run = drive(main)
-    assert run.ended == f'completed "{type}"' if caught else run.ended.startswith(f"failed SideEffectError: {type}")
+    assert (
+        run.ended == f'completed "{type}"'
+        if caught
+        else run.ended.startswith(f"failed SideEffectError: {type}")
+    )
     assert run.commands[:-1] == ["side effect"]
     replay(main, run.journal, strict=True)
 
@@ -126,7 +130,13 @@ def test_a_recorded_value_that_cannot_be_decoded_blocks_the_run(drive: Any) -> N
 
 def draws() -> list[Any]:
     numbers = derecho.random()
-    first = [numbers.random(), numbers.randrange(1000), numbers.gauss(0, 1), numbers.choice("abc"), str(uuid4())]
+    first = [
+        numbers.random(),
+        numbers.randrange(1000),
+        numbers.gauss(0, 1),
+        numbers.choice("abc"),
+        str(uuid4()),
+    ]
     deck = list(range(10))
     numbers.shuffle(deck)
     a.execute().get()
@@ -200,23 +210,29 @@ def test_a_uuid_is_a_proper_random_one(drive: Any) -> None:
 # --- pure reads in predicates and side effects
 
 
-READS = [derecho.now, derecho.info, derecho.is_cancelled, derecho.cancelled, lambda: derecho.cancelled().done()]
+READS = [
+    derecho.now,
+    derecho.info,
+    derecho.is_cancelled,
+    derecho.cancelled,
+    lambda: derecho.cancelled().done(),
+]
 ACTS = [
-    lambda: a.execute(),
-    lambda: a(),
+    a.execute,
+    a,
     lambda: spawn(int),
     lambda: timer(5),
     lambda: sleep(5),
     lambda: wait_for(lambda: True),
     lambda: derecho.select(derecho.cancelled()),
-    lambda: derecho.gather(),
+    derecho.gather,
     lambda: derecho.as_completed([]),
     lambda: derecho.cancelled().get(),
     lambda: derecho.signal_channel("box").receive(),
     lambda: derecho.signal_channel("box").try_receive(),
     lambda: derecho.signal_external("x", "y"),
     lambda: side_effect(int),
-    lambda: derecho.random(),
+    derecho.random,
 ]
 
 
@@ -229,7 +245,7 @@ def test_pure_reads_are_allowed_in_predicates_and_side_effects(drive: Any, read:
     assert drive(main).result is True
 
 
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: "")
+@pytest.mark.parametrize("act", ACTS, ids=lambda call: "")
 def test_calls_that_schedule_consume_or_block_raise_in_a_predicate(drive: Any, act: Any) -> None:
     def main() -> str:
         try:
@@ -239,10 +255,12 @@ def test_calls_that_schedule_consume_or_block_raise_in_a_predicate(drive: Any, a
         return "allowed"
 
     run = drive(main)
-    assert run.commands == ['completed "this call is not allowed inside a wait_for predicate, which must be a pure read"']
+    assert run.commands == [
+        'completed "this call is not allowed inside a wait_for predicate, which must be a pure read"'
+    ]
 
 
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: "")
+@pytest.mark.parametrize("act", ACTS, ids=lambda call: "")
 def test_they_raise_as_well_when_the_hub_looks_at_the_predicate_again(drive: Any, act: Any) -> None:
     looks: list[int] = []
 
@@ -261,7 +279,7 @@ def test_they_raise_as_well_when_the_hub_looks_at_the_predicate_again(drive: Any
     assert drive(main).result == "refused"
 
 
-@pytest.mark.parametrize("act", [*ACTS, *READS[:4]], ids=lambda act: "")
+@pytest.mark.parametrize("act", [*ACTS, *READS[:4]], ids=lambda call: "")
 def test_every_call_raises_outside_workflow_code(act: Any) -> None:
     with pytest.raises(NotInWorkflowError):
         act()

@@ -119,7 +119,10 @@ def test_a_signal_that_is_there_beats_a_later_completion_in_a_select(drive: Any)
         future = box.receive_future()
         return [select(work, future) is future, select(work, box.receive_future()) is work]
 
-    assert drive(main).signal("box", 1).complete("a").signal("box", 2).complete("b").task().result == [True, True]
+    assert drive(main).signal("box", 1).complete("a").signal("box", 2).complete("b").task().result == [
+        True,
+        True,
+    ]
 
 
 def test_values_that_a_cancelled_receiver_would_have_had_go_to_the_next(drive: Any) -> None:
@@ -186,10 +189,14 @@ def receives(times: int) -> list[int]:
     return [box.receive() for _ in range(times)]
 
 
-def test_a_signal_that_cannot_be_decoded_is_skipped_with_its_id_and_a_warning(drive: Any, caplog: Any) -> None:
+def test_a_signal_that_cannot_be_decoded_is_skipped_with_its_id_and_a_warning(
+    drive: Any, caplog: Any
+) -> None:
     run = drive(receives, 2).signal("box", "no int", 1).task()
     skipped = run.journal[-1].skipped
-    assert [event.id for event in run.journal if getattr(event, "payload", b"") == b'"no int"'] == list(skipped)
+    assert [event.id for event in run.journal if getattr(event, "payload", b"") == b'"no int"'] == list(
+        skipped
+    )
     assert "is skipped, it cannot be decoded" in caplog.text
     assert run.signal("box", 2).task().result == [1, 2]
 

@@ -76,7 +76,9 @@ def test_cancelling_a_timer_twice_cancels_it_once(drive: Any) -> None:
     run = drive(main)
     assert run.commands == ["timer 5", "timer cancelled", "completed [true,false,true]"]
     scheduled, cancelled = run.journal[-4:-2]
-    assert cancelled.scheduled_by_id == scheduled.id, "a timer that starts and ends in one task points at itself"
+    assert cancelled.scheduled_by_id == scheduled.id, (
+        "a timer that starts and ends in one task points at itself"
+    )
 
 
 def test_a_timer_that_fired_cannot_be_cancelled(drive: Any) -> None:

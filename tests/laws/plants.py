@@ -129,11 +129,10 @@ def workflow_time_of_replay_is_zero(put: Put) -> None:
 def side_effects_are_executed_again(put: Put) -> None:
     fresh = itertools.count(100)
 
-    def value(
-        self: Environment, result: bytes, failure: Any, value: Any = Environment.side_effect_value
-    ) -> Any:
-        return next(fresh) if self.scheduler.replaying else value(self, result, failure)
+    def value(self: Environment, *recorded: Any) -> Any:
+        return next(fresh) if self.scheduler.replaying else original(self, *recorded)
 
+    original = Environment.side_effect_value
     put(Environment, "side_effect_value", value)
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from derecho.journal import dump_events
+from derecho.journal import (
+    SignalReceived,
+    TimerCancelled,
+    TimerFired,
+    WorkflowTaskCompleted,
+    WorkflowTaskStarted,
+    dump_events,
+)
 from tests.laws.corpus import CORPUS
 from tests.laws.laws import LawBroken, check_r1, check_r2, check_r4, check_r5, commands_of
 from tests.laws.lives import Life, live
@@ -22,7 +29,7 @@ from tests.laws.stores import MakeStores, memory
 ROOT = Path(__file__).resolve().parents[2]
 HASH_SEEDS = ("1", "4711")
 # Faults for one shape: all of most shapes on the memory store, some of the long loop, and samples in a file.
-FAULTS_MAX, FAULTS_OF_LONG_MAX, FAULTS_IN_FILE = 100, 20, 2
+FAULTS_MAX, FAULTS_OF_LONG_MAX, FAULTS_IN_FILE = 100, 20, 4
 CALLS_OF_LONG = 200
 
 every_shape = pytest.mark.parametrize("name", CORPUS)
@@ -54,6 +61,39 @@ def test_the_shape_ends_as_written(name: str) -> None:
 def test_a_stuck_run_says_so() -> None:
     [reason] = lived("stuck_and_woken").stuck
     assert reason.startswith("stuck: ")
+
+
+@pytest.mark.parametrize("name", ["fire_loses_to_cancel", "timeout_fires_too_late"])
+def test_a_fire_stands_before_the_cancellation_that_won(name: str) -> None:
+    events = lived(name).journals["main"]
+    [cancelled] = [event for event in events if isinstance(event, TimerCancelled)]
+    fired = next(event for event in events if isinstance(event, TimerFired))
+    assert fired.scheduled_by_id == cancelled.scheduled_by_id
+    assert fired.id < cancelled.id
+
+
+@pytest.mark.parametrize("name", ["signals_while_it_runs", "unseen_while_it_runs"])
+def test_signals_arrive_while_a_task_runs(name: str) -> None:
+    events = lived(name).journals["main"]
+    signals = [event.id for event in events if isinstance(event, SignalReceived)]
+    tasks = [event for event in events if isinstance(event, WorkflowTaskStarted)]
+    assert any(task.visible_through < signal < task.id for task in tasks for signal in signals)
+
+
+def test_both_ways_of_skipping_a_signal_are_lived() -> None:
+    events = lived("undecodable_signals").journals["main"]
+    skipped = [event.skipped for event in events if isinstance(event, WorkflowTaskCompleted)]
+    assert sum(map(len, skipped)) == 2
+
+
+def test_the_end_is_refused_once() -> None:
+    committed = [call for call in lived("closing_refused").calls if call.name == "commit_tasks"]
+    tasks = [e for e in lived("closing_refused").journals["main"] if isinstance(e, WorkflowTaskStarted)]
+    assert (len(committed), len(tasks)) == (3, 2)
+
+
+def test_activities_that_fail_run_again() -> None:
+    assert [deed.attempt for deed in lived("retries").ledger] == [1, 2, 3, 1, 1, 2, 3]
 
 
 @every_shape

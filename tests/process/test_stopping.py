@@ -53,7 +53,7 @@ def waiting() -> str:
     return quick(signal_channel("go", str).receive())
 
 engine = Engine(SQLiteStore(path), workflows=[holding, waiting], activities=[hold, quick], concurrency=1,
-                worker_id="w" + str(os.getpid()), workflow_task_timeout=1, activity_lease=1)
+                worker_id="w" + str(os.getpid()), workflow_task_timeout=2, activity_lease=2)
 """
 
 RUN = """

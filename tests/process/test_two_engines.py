@@ -17,14 +17,17 @@ from tests.process.support import Child, Ledger, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-LEASE_S = 0.5
+LEASE_S = 1.0
+# Where an activity must be done once: a machine under load may lose a short lease.
+LONG_LEASE_S = 15.0
 
 # Its name is its worker id. What it does beyond working depends on the word that it is given.
 WORKER = """
 import logging
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 ledger = Ledger(path.with_name("ledger"))
-name, deed = sys.argv[2:]
+name, deed = sys.argv[2:4]
+lease = float(sys.argv[4]) if sys.argv[4:] else 0.5
 
 @activity
 def piece(number: int) -> int:
@@ -65,7 +68,7 @@ def drawing() -> list[str]:
     return [drawn, str(piece(1))]
 
 engine = Engine(SQLiteStore(path), workflows=[job, holding, drawing], activities=[piece, hold], worker_id=name,
-                concurrency=4, workflow_task_timeout=0.5, activity_lease=0.5, deadlock_timeout=60)
+                concurrency=4, workflow_task_timeout=lease, activity_lease=lease, deadlock_timeout=60)
 engine.start()
 say("ready")
 sys.stdin.read()
@@ -98,19 +101,22 @@ def end(worker: Child) -> None:
 
 
 def test_two_processes_share_the_work(path: Path, client: Client, spawn: Callable[..., Child]) -> None:
-    workers = [spawn(WORKER, path, name, "-") for name in ("a", "b")]
+    workers = [spawn(WORKER, path, name, "-", LONG_LEASE_S) for name in ("a", "b")]
     for worker in workers:
         worker.said("ready")
-    runs = []
-    for first in range(0, 100, 10):
-        runs += client.start_workflows("job", [(f"job-{n}", (n,)) for n in range(first, first + 10)])
-    assert [run.get(30) for run in runs] == [number + 2 for number in range(100)]
-    shares = [workers_of(run) for run in runs]
-    for what in ("tasks", "activities"):
-        assert set().union(*[share[what] for share in shares]) == {"a", "b"}, f"one did all {what}"
+    runs: list[Run[object]] = []
+    done_by: dict[str, set[str]] = {"tasks": set(), "activities": set()}
+    # Who is first takes it: in a hundred runs each is first now and then, and if not, in the next hundred.
+    while len(runs) < 100 or any(who != {"a", "b"} for who in done_by.values()):
+        assert len(runs) < 500, f"one does all the work: {done_by}"
+        more = [client.start_workflow("job", f"job-{n}", n) for n in range(len(runs), len(runs) + 100)]
+        assert [run.get(30) for run in more] == [number + 2 for number in range(len(runs), len(runs) + 100)]
+        runs += more
+        for what, who in [pair for run in more for pair in workers_of(run).items()]:
+            done_by[what] |= who
     begun = [entry for entry in Ledger(path.with_name("ledger")).entries() if entry.at == "begin"]
     assert {entry.pid for entry in begun} == {worker.pid for worker in workers}
-    assert len(begun) == 200, "each activity was done once"
+    assert len(begun) == 2 * len(runs), "each activity was done once"
     for worker in workers:
         end(worker)
 
@@ -184,7 +190,7 @@ def test_activity_of_a_killed_worker_is_retried_without_any_timeout(
 def test_long_activity_of_a_live_worker_runs_once(
     path: Path, client: Client, spawn: Callable[..., Child]
 ) -> None:
-    slow = spawn(WORKER, path, "slow", "holds")
+    slow = spawn(WORKER, path, "slow", "holds", LEASE_S)
     slow.said("ready")
     run = client.start_workflow("holding", "h")
     slow.said("held")
@@ -192,7 +198,7 @@ def test_long_activity_of_a_live_worker_runs_once(
     other.said("ready")
     row = client.store.find_run("h")
     assert row is not None
-    deadline_ns = client.store.now_ns() + int(4 * LEASE_S * 1e9)
+    deadline_ns = client.store.now_ns() + int(2.5 * LEASE_S * 1e9)
     wait_until(lambda: client.store.now_ns() > deadline_ns, 10, "the lease has passed several times over")
     path.with_name("go").touch()
     assert run.get(20) == "slow at attempt 1"
