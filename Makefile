@@ -51,7 +51,7 @@ format: $(SETUP)  ## Rewrite the code as `check` wants it, where a tool can
 	$(PY) -m ruff format .
 
 bench: $(BUILT)  ## Run the benchmarks and keep the figures in .benchmarks/
-	$(PY) -m pytest bench --benchmark-only --benchmark-autosave --benchmark-disable-gc $(ARGS)
+	$(PY) -m pytest bench --benchmark-only --benchmark-autosave $(ARGS)
 
 build: $(BUILT)  ## Compile what changed (DERECHO_TRACE=1, DERECHO_ANNOTATE=1: see setup.py)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, overload
 
 from derecho.authoring.definitions import Workflow
 from derecho.clock import to_datetime
@@ -37,11 +37,12 @@ from derecho.payloads import Codec, JSONCodec, encode_value
 from derecho.policies import Duration, duration_ns
 from derecho.signatures import Signature
 from derecho.stores.base import LIST_LIMIT_MAX, RunFilter, RunRow, StartRequest, Store
+from derecho.stores.bell import LOOK_NS
 
 R = TypeVar("R")
 
 # A missed ring costs latency, never correctness: nobody waits longer without a look.
-_LOOK_EVERY_S: Final = 1.0
+_LOOK_EVERY_S: Final = LOOK_NS / 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,9 +196,11 @@ class Client:
             raise ExceptionGroup(f"{len(refused)} of {len(answers)} workflows were not started", refused)
         return [answer for answer in answers if not isinstance(answer, Exception)]
 
-    def get_workflow(
-        self, workflow_id: str, run_id: str | None = None, returns: type[R] | Any = Any
-    ) -> Run[R]:
+    @overload
+    def get_workflow(self, workflow_id: str, run_id: str | None = None, *, returns: type[R]) -> Run[R]: ...
+    @overload
+    def get_workflow(self, workflow_id: str, run_id: str | None = None, returns: Any = Any) -> Run[Any]: ...
+    def get_workflow(self, workflow_id: str, run_id: str | None = None, returns: Any = Any) -> Run[Any]:
         """Return a run that exists.
 
         Args:

@@ -334,7 +334,7 @@ class _Live:
         engine = self._engine
         former, engine.workflow_worker = engine.workflow_worker, engine._new_workflow_worker()
         worker = engine.workflow_worker
-        worker._backoff = former._backoff  # Else it would take up the same run first of all.
+        worker.backoff = former.backoff  # Else it would take up the same run first of all.
         self._start_workflow_thread(worker)
 
     def _thread(

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
+from collections.abc import Callable, Coroutine
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 
 import derecho._core as _core
 from derecho.errors import NotInWorkflowError, RegistrationError
@@ -184,6 +196,19 @@ class Workflow(Generic[P, R]):
         return f"<workflow {self.name!r}>"
 
 
+if TYPE_CHECKING:
+
+    class _Decorator(Protocol):
+        """What `@activity(...)` returns; to workflow code, an async activity gives what it would be awaited for."""
+
+        @overload
+        def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
+        @overload
+        def __call__(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
+
+
+@overload
+def activity(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
 @overload
 def activity(fn: Callable[P, R], /) -> Activity[P, R]: ...
 @overload
@@ -196,7 +221,7 @@ def activity(
     schedule_to_close_timeout: Duration | None = None,
     heartbeat_timeout: Duration | None = None,
     transactional: bool = False,
-) -> Callable[[Callable[P, R]], Activity[P, R]]: ...
+) -> _Decorator: ...
 def activity(
     fn: Callable[..., Any] | None = None,
     /,
@@ -237,7 +262,11 @@ def activity(
     return decorate if fn is None else decorate(fn)
 
 
-def activity_ref(name: str, returns: type[R] | Any = Any, **options: Any) -> Activity[..., R]:
+@overload
+def activity_ref(name: str, returns: type[R], **options: Any) -> Activity[..., R]: ...
+@overload
+def activity_ref(name: str, returns: Any = Any, **options: Any) -> Activity[..., Any]: ...
+def activity_ref(name: str, returns: Any = Any, **options: Any) -> Activity[..., Any]:
     """Return an activity whose code lives elsewhere, to call it from workflows.
 
     Args:
@@ -246,7 +275,7 @@ def activity_ref(name: str, returns: type[R] | Any = Any, **options: Any) -> Act
         options: as of `@activity`.
     """
     checked = check_name(name, "name")
-    reference: Activity[..., R] = Activity(
+    reference: Activity[..., Any] = Activity(
         None, checked, Signature.of_result(returns, f"activity {checked!r}"), UNSET, TimeoutPolicy()
     )
     return reference.options(**options) if options else reference

@@ -61,7 +61,11 @@ class SignalChannel(Generic[T]):
         return value
 
 
-def signal_channel(name: str, type: type[T] | Any = Any) -> SignalChannel[T]:
+@overload
+def signal_channel(name: str, type: type[T]) -> SignalChannel[T]: ...
+@overload
+def signal_channel(name: str, type: Any = Any) -> SignalChannel[Any]: ...
+def signal_channel(name: str, type: Any = Any) -> SignalChannel[Any]:
     """Return the channel of this run's signals of one name, decoded as `type`."""
     scheduler = _core.enter()
     return SignalChannel(scheduler.mailbox(check_name(name, "name")), scheduler.env.codec, name, type)

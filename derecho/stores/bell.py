@@ -11,6 +11,9 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
+# A ring is a hint and can be lost (another process, a store without rings): whoever waits looks at least this often.
+LOOK_NS: Final = 1_000_000_000
+
 # Topics that workers wait on; a closed run is a topic of its own, its run id.
 RUNS: Final = "runs"
 ACTIVITIES: Final = "activities"

@@ -6,7 +6,7 @@ is refused leaves nothing behind. `derecho.stores.work` holds the transactions o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from derecho.errors import RunClosingError, WorkflowAlreadyRunningError, WorkflowNotFoundError
 from derecho.journal.commit import (
@@ -44,7 +44,7 @@ from derecho.stores.base import (
     TimerRow,
     Tx,
 )
-from derecho.stores.bell import ACTIVITIES, RUNS, TIMEOUTS, TIMERS
+from derecho.stores.bell import ACTIVITIES, LOOK_NS, RUNS, TIMEOUTS, TIMERS
 
 # --- clients ----------------------------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ def cancel(tx: Tx, workflow_id: str, run_id: str, reason: str, timeout_ns: int, 
     deadline_ns = tx.now_ns + timeout_ns if timeout_ns else 0
     if deadline_ns and (not row.cancel_deadline_ns or deadline_ns < row.cancel_deadline_ns):
         row.cancel_deadline_ns = deadline_ns
-        tx.ring(TIMEOUTS)
+        ring_if_soon(tx, TIMEOUTS, [deadline_ns])
     asked = WorkflowCancelRequested(
         reason=reason,
         requested_at_ns=tx.now_ns,
@@ -219,9 +219,13 @@ def commit_task(tx: Tx, commit: TaskCommit) -> Committed:
 
 
 def fail_task(tx: Tx, run_id: str, token: int, reason: str) -> bool:
-    """Record that a workflow task could not be run, and let go of the run; return False if it was fenced."""
+    """Record that a workflow task could not be run, and let go of the run.
+
+    Returns:
+        False if it was fenced, or its lease was let go already: a watchdog may be slower than the task's commit.
+    """
     row = tx.run(run_id)
-    if row is None or row.token != token or not row.status.is_open:
+    if row is None or row.token != token or not row.status.is_open or not row.lease_until_ns:
         return False
     row.attempt += 1
     row.blocked_reason = reason
@@ -268,6 +272,13 @@ def arrive(tx: Tx, row: RunRow, arrived: Sequence[Event]) -> None:
     tx.append(row.run_id, written, is_task=False)
     tx.save_run(row)
     tx.ring(RUNS)
+
+
+def ring_if_soon(tx: Tx, topic: str, due_ns: Iterable[int]) -> None:
+    """Ring for work that is due before its worker would look by itself; 0 = never due."""
+    soon_ns = tx.now_ns + LOOK_NS
+    if any(0 < moment_ns < soon_ns for moment_ns in due_ns):
+        tx.ring(topic)
 
 
 def _open(tx: Tx, workflow_id: str, run_id: str) -> RunRow:
@@ -332,12 +343,13 @@ def _write_work(tx: Tx, row: RunRow, changes: TaskEvents) -> None:
     if changes.terminal is not None:
         return  # What the closing task asked for besides is not done: the run is over.
     if changes.activities:
-        tx.insert_activities([_activity_row(tx, row, event) for event in changes.activities])
+        rows = [_activity_row(tx, row, event) for event in changes.activities]
+        tx.insert_activities(rows)
         tx.ring(ACTIVITIES)
-        tx.ring(TIMEOUTS)
+        ring_if_soon(tx, TIMEOUTS, [row.due_ns for row in rows])
     if changes.timers:
         # A timer never fires early by the store's clock, also when the commit took long (G7).
-        rows = [
+        timers = [
             TimerRow(
                 run_id=row.run_id,
                 scheduled_id=event.id,
@@ -345,8 +357,8 @@ def _write_work(tx: Tx, row: RunRow, changes: TaskEvents) -> None:
             )
             for event in changes.timers
         ]
-        tx.insert_timers(rows)
-        tx.ring(TIMERS)
+        tx.insert_timers(timers)
+        ring_if_soon(tx, TIMERS, [timer.due_ns for timer in timers])
 
 
 def _activity_row(tx: Tx, run: RunRow, event: ActivityScheduled) -> ActivityRow:

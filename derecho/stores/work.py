@@ -21,7 +21,7 @@ from derecho.stores.base import (
     Tx,
 )
 from derecho.stores.bell import ACTIVITIES, TIMEOUTS
-from derecho.stores.transactions import arrive
+from derecho.stores.transactions import arrive, ring_if_soon
 
 
 def claim_activities(
@@ -38,8 +38,7 @@ def claim_activities(
         row.started_at_ns = row.heartbeat_at_ns = tx.now_ns
         refresh_due(row)
         tx.save_activity(row)
-    if rows:
-        tx.ring(TIMEOUTS)
+    ring_if_soon(tx, TIMEOUTS, [row.due_ns for row in rows])
     return rows
 
 
@@ -139,7 +138,7 @@ def _requeue(tx: Tx, row: ActivityRow, not_before_ns: int) -> None:
     refresh_due(row)
     tx.save_activity(row)
     tx.ring(ACTIVITIES)
-    tx.ring(TIMEOUTS)
+    ring_if_soon(tx, TIMEOUTS, [row.due_ns])
 
 
 def _record(tx: Tx, row: ActivityRow, outcome: Event, *, began: bool = True) -> None:

@@ -98,11 +98,12 @@ class LeaseKeeper:
             self._runs[run_id] = token
             self._lost.pop(run_id, None)
 
-    def drop_run(self, run_id: str) -> None:
-        """Renew a run no more, and forget whether it was lost."""
+    def drop_run(self, run_id: str, token: int) -> None:
+        """Renew this claim of a run no more, and forget whether it was lost; a newer claim of it stays held."""
         with self._lock:
-            self._runs.pop(run_id, None)
-            self._lost.pop(run_id, None)
+            for held in (self._runs, self._lost):
+                if held.get(run_id) == token:
+                    del held[run_id]
 
     def lost(self, run_id: str, token: int) -> bool:
         """Tell whether the store said that this claim of a held run is void: its task is run in vain."""

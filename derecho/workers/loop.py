@@ -12,10 +12,9 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from derecho.stores.bell import Bell
+from derecho.stores.bell import LOOK_NS, Bell
 
-# A ring is a hint and can be lost (another process, a store without rings): nobody waits longer without a look.
-IDLE_MAX_S: Final = 1.0
+IDLE_MAX_S: Final = LOOK_NS / 1e9
 # After an error of the store, so that a broken database does not make a hot loop.
 _TROUBLE_S: Final = (0.05, 0.2, 1.0, 5.0)
 

@@ -157,11 +157,11 @@ class Watchdog:
 
     def _block(self, worker: WorkflowWorker, live: LiveRun, token: int, error: DeadlockError) -> None:
         # Twice: for the new thread even if the store fails now, and longer with each attempt.
-        worker._backoff.fail(live.run_id, 1)
+        worker.backoff.fail(live.run_id, 1)
         self._store.fail_task(live.run_id, token, f"DeadlockError: {error}")
         row = self._store.find_run(live.workflow_id, live.run_id)
         if row is not None and row.attempt > 1:
-            worker._backoff.fail(live.run_id, row.attempt)
+            worker.backoff.fail(live.run_id, row.attempt)
 
 
 def _root(frame: FrameType | None) -> FrameType | None:

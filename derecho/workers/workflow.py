@@ -33,7 +33,7 @@ class Leases(Protocol):
     """Keeps the leases of runs in flight alive while they wait for their turn."""
 
     def hold_run(self, run_id: str, token: int) -> None: ...
-    def drop_run(self, run_id: str) -> None: ...
+    def drop_run(self, run_id: str, token: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class WorkflowWorker:
         self._worker_id = worker_id
         self._lease_ns = lease_ns
         self._leases = leases
-        self._backoff = Backoff(store.now_ns)
+        self.backoff = Backoff(store.now_ns)
         self.cache = RunCache(cache_size)
         # Read by the watchdog, from its own thread: what is being executed, and which claims hang on it.
         self.executing: LiveRun | None = None
@@ -82,7 +82,7 @@ class WorkflowWorker:
         """Return the seconds until a run may become claimable without a ring: a lease or a back-off ends."""
         due_ns = [
             moment
-            for moment in (self._store.next_due(self._worker_id).runs_ns, self._backoff.next_ns())
+            for moment in (self._store.next_due(self._worker_id).runs_ns, self.backoff.next_ns())
             if moment
         ]
         return (min(due_ns) - self._store.now_ns()) / 1e9 if due_ns else IDLE_MAX_S
@@ -90,7 +90,7 @@ class WorkflowWorker:
     @property
     def backed_off_until_ns(self) -> int:
         """When the first run that failed here may be tried again; 0 = there is none."""
-        return self._backoff.next_ns()
+        return self.backoff.next_ns()
 
     def process(self) -> int:
         """Claim a batch of ready runs, run their tasks and commit them; return how many were claimed."""
@@ -99,7 +99,7 @@ class WorkflowWorker:
             claimable_names(self._resolver, "workflow"),
             CLAIM_MAX,
             self._lease_ns,
-            self._backoff.held(),
+            self.backoff.held(),
         )
         self._hold(claims)
         try:
@@ -139,7 +139,7 @@ class WorkflowWorker:
         definition = self._resolve(row.workflow_type)
         if definition is None:
             self._store.release_runs([(row.run_id, row.token)])
-            self._backoff.fail(row.run_id, row.attempt + 1)
+            self.backoff.fail(row.run_id, row.attempt + 1)
             return None
         live = self.cache.take(row.run_id)
         try:
@@ -197,7 +197,7 @@ class WorkflowWorker:
             extra=_ids(row),
         )
         self._store.fail_task(row.run_id, row.token, reason)
-        self._backoff.fail(row.run_id, row.attempt + 1)
+        self.backoff.fail(row.run_id, row.attempt + 1)
 
     # --- the commit of a batch
 
@@ -230,7 +230,7 @@ class WorkflowWorker:
     def _settle(self, task: _Task, answer: Committed | Exception) -> None:
         row, live = task.claim.run, task.live
         if isinstance(answer, Committed) and answer.outcome is CommitOutcome.DONE:
-            self._backoff.clear(row.run_id)
+            self.backoff.clear(row.run_id)
             live.committed(task.draft, answer.command_ids, answer.commit_no)
             if live.stuck_reason:
                 log.warning("workflow %r is stuck: %s", row.workflow_id, live.stuck_reason, extra=_ids(row))
@@ -262,7 +262,7 @@ class WorkflowWorker:
         for claim in claims:
             self.in_flight.pop(claim.run.run_id, None)
             if self._leases is not None:
-                self._leases.drop_run(claim.run.run_id)
+                self._leases.drop_run(claim.run.run_id, claim.run.token)
 
 
 class Backoff:

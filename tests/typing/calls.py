@@ -53,6 +53,16 @@ def configured(order_id: str, *, express: bool = False) -> list[int]:
     return [len(order_id) + express]
 
 
+@activity
+async def awaited(order_id: str) -> list[int]:
+    return [len(order_id)]
+
+
+@activity(start_to_close_timeout=30)
+async def awaited_with_options(order_id: str) -> bytes:
+    return order_id.encode()
+
+
 def increment(number: int) -> int:
     return number + 1
 
@@ -71,9 +81,12 @@ def order(order_id: str, cents: int = 0) -> bytes:
     assert_type(plain.options(heartbeat_timeout=1, retry=None).execute(order_id, cents).get(), str)
     assert_type(configured(order_id, express=True), list[int])
     assert_type(configured.execute(order_id).get(), list[int])
-    elsewhere: Activity[..., int] = activity_ref("elsewhere", returns=int, start_to_close_timeout=5)
+    elsewhere = activity_ref("elsewhere", returns=int, start_to_close_timeout=5)
     assert_type(elsewhere(1, "two"), int)
     assert_type(elsewhere.execute(1, 2), Future[int])
+    assert_type(awaited(order_id), list[int])
+    assert_type(awaited.execute(order_id), Future[list[int]])
+    assert_type(awaited_with_options(order_id), bytes)
     # Fibers.
     assert_type(derecho.spawn(increment, 1), Future[int])
     assert_type(derecho.gather(derecho.spawn(increment, 1), derecho.spawn(increment, 2)), list[int])
@@ -88,7 +101,7 @@ def order(order_id: str, cents: int = 0) -> bytes:
     assert_type(derecho.now(), datetime)
     assert_type(derecho.wait_for(lambda: cents > 1, timeout=60), bool)
     # Signals.
-    approvals: SignalChannel[Approval] = derecho.signal_channel("approval", Approval)
+    approvals = derecho.signal_channel("approval", Approval)
     assert_type(approvals, SignalChannel[Approval])
     assert_type(approvals.receive(timeout=1), Approval)
     assert_type(approvals.try_receive(), Approval | None)
@@ -122,7 +135,7 @@ def start(client: Client) -> None:
     assert_type(run.events(), list[Event])
     assert_type(client.start_workflow(outer, "id-2").get(), None)
     assert_type(client.start_workflows(order, [("id-3", ("o-1",)), ("id-4", ("o-2", 5))]), list[Run[bytes]])
-    found: Run[bytes] = client.get_workflow("id-1", returns=bytes)
+    found = client.get_workflow("id-1", returns=bytes)
     assert_type(found.get(), bytes)
     assert_type(client.options(request_id="r-1").start_workflow(order, "id-1", "o-1"), Run[bytes])
     assert_type(client.list_workflows(status=WorkflowStatus.COMPLETED, limit=5), WorkflowPage)

@@ -147,7 +147,7 @@ def test_runs_in_flight_are_renewed_and_a_lost_one_is_remembered_until_it_is_dro
     keeper.process()
     assert keeper.lost(run_id, token)
     assert not keeper.lost(run_id, token + 1)
-    keeper.drop_run(run_id)
+    keeper.drop_run(run_id, token)
     assert not keeper.lost(run_id, token)
 
 
@@ -166,7 +166,7 @@ def test_an_answer_about_an_older_claim_says_nothing_about_the_new_one(bench: An
     class Slow(MemoryStore):
         def renew_runs(self, held: Sequence[tuple[str, int]], lease_ns: int) -> list[LeaseState]:
             states = super().renew_runs(held, lease_ns)
-            keeper.drop_run("run")
+            keeper.drop_run("run", 1)
             keeper.hold_run("run", 2)
             return states
 

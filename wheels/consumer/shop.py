@@ -20,7 +20,7 @@ def charge(order: Order) -> str:
 
 
 @activity
-def post(parcel: str, *, express: bool = False) -> int:
+async def post(parcel: str, *, express: bool = False) -> int:
     return len(parcel) + express
 
 
