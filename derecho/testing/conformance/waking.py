@@ -57,7 +57,9 @@ def case_new_work_rings_for_its_workers(store: Store, clock: FakeClock) -> None:
     turn(store)
     expect(RUNS in _rung(store, lambda: signal(store)), True, "runs, at a signal")
     turn(store)
-    expect({RUNS, TIMEOUTS} <= _rung(store, lambda: cancel(store, timeout_s=0.5)), True, "at a cancel request")
+    expect(
+        {RUNS, TIMEOUTS} <= _rung(store, lambda: cancel(store, timeout_s=0.5)), True, "at a cancel request"
+    )
     turn(store)
     clock.advance(5)
     expect(RUNS in _rung(store, lambda: store.fire_timers(1)), True, "runs, at a fired timer")
@@ -68,7 +70,11 @@ def case_an_attempt_that_is_over_rings_for_the_next(store: Store, clock: FakeClo
     start(store)
     turn(store, activity(retry=RetryPolicy()))
     works = []
-    expect(TIMEOUTS in _rung(store, lambda: works.append(attempt(store, lease_s=0.5))), True, "timeouts, at a claim")
+    expect(
+        TIMEOUTS in _rung(store, lambda: works.append(attempt(store, lease_s=0.5))),
+        True,
+        "timeouts, at a claim",
+    )
     expect(ACTIVITIES in _rung(store, lambda: fail(store, works[0])), True, "activities, at a failure")
     clock.advance(10)
     work = attempt(store)
