@@ -107,6 +107,7 @@ cdef class Fiber:
     cdef bint asked_cancelled             # its predicate looked at is_cancelled()
     cdef bint cancel_now                  # resume with CancelledError
     cdef bint cancel_next                 # CancelledError at its next blocking call
+    cdef bint collecting                  # the garbage collector runs on its stack
     cdef int refusals                     # API calls made while it is being evicted
 
     cdef int park(self) except -1
@@ -143,6 +144,7 @@ cdef class Scheduler:
     cdef readonly object env              # what the core asks of its surroundings; see _core.pyi
     cdef readonly Pool pool
     cdef greenlet hub                     # who called advance()
+    cdef object event_loop                # of asyncio, if whoever called advance() runs in one
     cdef object base_context
     # The run.
     cdef readonly long long time_ns       # workflow time; fixed during a task

@@ -13,6 +13,8 @@ from cpython.pythread cimport PyThread_get_thread_ident
 
 from derecho._greenlet cimport PyGreenlet_GetCurrent, PyGreenlet_Import, PyGreenlet_Switch, greenlet
 
+import gc
+import sys
 from collections import deque
 from contextvars import copy_context
 from threading import local as _thread_local

@@ -189,8 +189,8 @@ def test_g6_a_run_with_broken_code_does_not_stop_the_others() -> None:
         flag = [False]
         while True:
             derecho.spawn(ping)
-            now = flag[0]
-            derecho.wait_for(lambda: flag[0] != now)
+            before = list(flag)
+            derecho.wait_for(lambda before=before: flag != before)
 
     with Rig() as rig:
         engine = rig.engine([two_steps, spins, workflow(name="broken")(broken)], [work])

@@ -4,6 +4,7 @@ cdef long long _live_fibers = 0
 # The stacks of fibers that refused to die, for ever: a greenlet that is dropped gets GreenletExit thrown into it, and
 # these catch all that is thrown. A C variable, so that the end of the interpreter does not drop them either.
 cdef list _quarantine = []
+cdef dict _modules = sys.modules
 
 
 def live_fibers():
@@ -21,18 +22,49 @@ cdef Fiber entered(bint blocking):
             "and not in an activity"
         )
     fiber = (<FiberGreenlet>current).fiber
-    if fiber is None or fiber.state != RUNNING:
-        # Only a finalizer can run here: of something that the fiber held until its end.
-        raise _misuse_error("this was called by a finalizer after its fiber had ended")
+    if fiber is None or fiber.state != RUNNING or fiber.collecting:
+        raise _misuse_error(
+            "this was called by a finalizer, at no certain moment and maybe of another run: close generators and "
+            "context managers in workflow code"
+        )
     fiber.scheduler.progress += 1
     if fiber.scheduler.dying:
         _refuse(fiber)
     if fiber.scheduler.forbidden is not None:
         raise _misuse_error(f"this call is not allowed inside {fiber.scheduler.forbidden}, which must be a pure read")
-    if blocking and fiber.cancel_next:
-        fiber.cancel_next = False
-        raise _cancelled_error(fiber.scheduler.env.cancel_reason())
+    if blocking:
+        if _event_loop() is not fiber.scheduler.event_loop:
+            raise _misuse_error("a workflow cannot wait inside asyncio: the event loop would stand still with it")
+        if fiber.cancel_next:
+            fiber.cancel_next = False
+            raise _cancelled_error(fiber.scheduler.env.cancel_reason())
     return fiber
+
+
+cdef object _event_loop():
+    """Return the asyncio loop that runs on this thread, or None; costs nothing where nobody has imported asyncio."""
+    events = _modules.get("asyncio.events")
+    return None if events is None else events._get_running_loop()
+
+
+def _watch_collections(phase, details):
+    """See to it that nothing which the garbage collector finalizes reaches into the fiber that it interrupted.
+
+    Such as the finally block of a generator, left in a cycle by a run that is no longer in memory.
+    """
+    cdef greenlet current
+    cdef Fiber fiber
+    try:
+        current = PyGreenlet_GetCurrent()
+    except RuntimeError:
+        return  # The interpreter ends, and greenlet with it.
+    if type(current) is FiberGreenlet:
+        fiber = (<FiberGreenlet>current).fiber
+        if fiber is not None:
+            fiber.collecting = phase == "start"
+
+
+gc.callbacks.append(_watch_collections)
 
 
 cdef int _refuse(Fiber fiber) except -1:

@@ -56,6 +56,7 @@ cdef class Scheduler:
             raise RuntimeError("advance() on a scheduler that is running, failed or closed")
         self.pool.check_thread()
         self.hub = PyGreenlet_GetCurrent()
+        self.event_loop = _event_loop()
         try:
             self.time_ns = time_ns
             self.replaying = recorded is not None
@@ -79,7 +80,7 @@ cdef class Scheduler:
             self.doom = error
             raise
         finally:
-            self.hub = None
+            self.hub = self.event_loop = None
         return self.issued
 
     def committed(self, ids):

@@ -248,12 +248,12 @@ def test_a_cold_replay_cut_at_any_task_does_what_the_live_run_did(name: str, lat
     for cut in cuts(run.journal):
         _, events = next_task(definition, run.journal, cut)
         recorded = recorded_task(run.journal, cut)
-        assert [_content(event) for event in events] == [_content(event) for event in recorded], (
+        assert [content_of(event) for event in events] == [content_of(event) for event in recorded], (
             f"cut at {cut}"
         )
 
 
-def _content(event: Any) -> dict[str, Any]:
+def content_of(event: Any) -> dict[str, Any]:
     """Return what a command says, but for what is only known once it is committed."""
     unknown = ("id", "delivered", "extra")
     content = {name: getattr(event, name) for name in event.__dataclass_fields__ if name not in unknown}

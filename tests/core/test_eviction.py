@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -460,4 +461,44 @@ def test_what_a_finalizer_calls_after_the_end_of_its_fiber_is_refused(drive: Any
         return "done"
 
     assert drive(main).commands == ['completed "done"']
-    assert seen == ["this was called by a finalizer after its fiber had ended"]
+    assert [text.partition(",")[0] for text in seen] == ["this was called by a finalizer"]
+
+
+def test_a_generator_that_outlives_its_run_in_a_cycle_cannot_act_in_another_run(drive: Any) -> None:
+    seen: list[str] = []
+
+    def values() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            for call in (
+                lambda: a("of the evicted run"),
+                lambda: spawn(int),
+                derecho.uuid4,
+                lambda: sleep(1),
+            ):
+                try:
+                    call()
+                except derecho.NotInWorkflowError as error:
+                    seen.append(str(error).partition(",")[0])
+
+    def leaves_a_cycle() -> None:
+        cycle: list[Any] = [values()]
+        cycle.append(cycle)
+        next(cycle[0])
+        waits_for_ever()
+
+    gc.disable()
+    try:
+        drive(leaves_a_cycle).close()
+
+        def main() -> Any:
+            gc.collect()
+            return b(1)
+
+        run = drive(main)
+    finally:
+        gc.enable()
+    assert seen == ["this was called by a finalizer"] * 4
+    assert run.commands == ["activity b"]
+    assert run.complete("b", 2).task().result == 2

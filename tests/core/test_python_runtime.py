@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import sys
@@ -377,6 +378,38 @@ def test_ended_greenlets_and_runs_may_be_collected_on_another_thread() -> None:
 
     kept = makes()
     assert on_another_thread(lambda: (kept.clear(), gc.collect(), "collected")[2]) == "collected"
+
+
+# --- asyncio
+
+
+def test_a_wait_inside_asyncio_is_refused_with_a_reason(drive: Any) -> None:
+    async def waits() -> None:
+        sleep(1)
+
+    async def computes() -> int:
+        a.execute()
+        return 7
+
+    def main() -> list[Any]:
+        try:
+            asyncio.run(waits())
+        except derecho.NotInWorkflowError as error:
+            return [str(error), asyncio.run(computes())]
+        return []
+
+    run = drive(main)
+    assert run.commands[0] == "activity a"
+    text, value = run.result
+    assert text == "a workflow cannot wait inside asyncio: the event loop would stand still with it"
+    assert value == 7
+
+
+def test_runs_may_be_driven_from_inside_an_event_loop(drive: Any) -> None:
+    async def drives() -> Any:
+        return drive(lambda: a.execute().get()).complete("a", 1).task().result
+
+    assert asyncio.run(drives()) == 1
 
 
 # --- futures and runs

@@ -7,6 +7,7 @@ there is never written again: it is the record of what that version did.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,11 @@ PROGRAMS: dict[str, tuple[Workflow[..., Any], tuple[Any, ...]]] = {
 }
 SCRIPTS: dict[str, Script] = {
     "approval_or_deadline": [(7, lambda run: run.signal("approval", "yes"))],
-    "signals_in_order": [(0, lambda run: run.signal("number", 1)), (0, lambda run: run.signal("number", 2))]
-    + [(3, lambda run: run.signal("number", 3))],
+    "signals_in_order": [
+        (0, lambda run: run.signal("number", 1)),
+        (0, lambda run: run.signal("number", 2)),
+        (3, lambda run: run.signal("number", 3)),
+    ],
     "cancelled_with_cleanup": [(9, lambda run: run.cancel("a change of mind"))],
 }
 
@@ -156,7 +160,7 @@ def write(folder: Path) -> None:
             engine = rig.engine([definition], [double, third_time_lucky, fails])
             run = engine.client.start_workflow(definition, name, *args)
             for offset, act in SCRIPTS.get(name, []):
-                rig.at(offset, lambda act=act: act(run))
+                rig.at(offset, partial(act, run))
             rig.finish()
             path.write_bytes(dump_events(rig.journal(name)) + b"\n")
 
