@@ -223,6 +223,9 @@ class LiveRun:
             raise self._nondeterminism(mismatch, task) from None
         except (_core.Undecodable, _core.Livelock) as error:
             raise DerechoError(str(error)) from error.__cause__
+        except ValueError as error:
+            # What user code raises never comes out here: the core says that an event has no place in this journal.
+            raise JournalError(str(error)) from error
 
     def _nondeterminism(self, mismatch: _core.Mismatch, task: RecordedTask | None) -> NondeterminismError:
         event, command = mismatch.event, mismatch.command
@@ -365,7 +368,7 @@ def replay(workflow: Workflow[..., Any], events: Sequence[Event], *, strict: boo
 
     Args:
         events: a journal, complete or not; from `Run.events()` or `derecho.journal.load_events()`.
-        strict: whether a different input of an activity is an error too, and not only a warning.
+        strict: whether a different input, duration, result or error text is an error too, and not only a warning.
 
     Raises:
         NondeterminismError: the code does not ask again for what is recorded.

@@ -197,7 +197,7 @@ def test_an_undecodable_result_blocks_a_live_task_too(drive: Any) -> None:
 def test_an_outcome_of_no_command_blocks_the_run(drive: Any) -> None:
     run = drive(two_activities).complete("a", 1).task()
     [*_, outcome] = [event for event in run.journal if event.type == "activity_completed"]
-    with pytest.raises(ValueError, match="answers event 4, which is no command without an outcome"):
+    with pytest.raises(derecho.JournalError, match="answers event 4, which is no command without an outcome"):
         run.arrive(type(outcome)(scheduled_by_id=4, result=b"1")).task()
 
 

@@ -76,7 +76,7 @@ def doomed() -> None:
     with Run(uses_everything) as run:
         run.task().complete("a")
         run.arrive(derecho.journal.ActivityCompleted(scheduled_by_id=3, result=b""))
-        with pytest.raises(ValueError, match="no command"):
+        with pytest.raises(derecho.JournalError, match="no command"):
             run.task()
 
 
