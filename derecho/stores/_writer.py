@@ -9,8 +9,8 @@ see what they made ready. Each caller waits for its one answer, so all are concu
 
 What can go wrong:
 
-- A verb refuses (a DerechoError): its answer; it has written nothing. - A verb fails otherwise, or its rows
-cannot be written: the group is rolled back and run again with a savepoint
+- A verb refuses (a DerechoError): its answer; it has written nothing.
+- A verb fails otherwise, or its rows cannot be written: the group is rolled back and run again with a savepoint
   around each member, so that it fails alone.
 - The file fails (locked, disk full, I/O): waited out or tried again where that may help, else each member of
   the group gets a StoreError. The thread lives on, and the next group tries anew.
