@@ -104,7 +104,7 @@ class Activity(Generic[P, R]):
                     f"activity {self.name!r} is called outside a workflow; "
                     + ("await its plain function, .fn, instead" if self._fn else "its code is not here")
                 )
-            return cast(R, self._fn(*args, **kwargs))
+            return cast(R, self._fn(*args, **kwargs))  # A sync function's own result.
         return self.execute(*args, **kwargs).get()
 
     def execute(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:

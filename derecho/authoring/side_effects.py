@@ -22,7 +22,7 @@ def side_effect(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         SideEffectError: the function raised, or called the workflow API, or its value cannot be encoded; recorded,
             and raised again on replay.
     """
-    return cast(T, _core.side_effect(fn, args, kwargs))
+    return cast(T, _core.side_effect(fn, args, kwargs))  # As JSON gives it back; see above.
 
 
 def random() -> Random:

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from derecho.journal.commit import WorkflowStatus
 from derecho.journal.events import Event
-from derecho.stores._agenda import Agenda, Entry, put_back, take_due
+from derecho.stores._agenda import Agenda, put_back, take_due
 from derecho.stores._copies import copy_of_activity, copy_of_run
 from derecho.stores.base import ActivityRow, RunRow, TimerRow
 
@@ -220,13 +220,10 @@ class Tables:
         ]
         skips = (lambda life: life.row.run_id in passed_over) if passed_over else None
         lives = [entry[2] for _, entry in take_due(queues, self.now_ns, limit, skips)]
-        # Not back into the queue they came from: a preference may have run out since they were put there.
-        self._undo.append((self._place_runs, lives, None))
-        return [copy_of_run(life.row) for life in lives]
-
-    def _place_runs(self, lives: list[Life], _: None) -> None:
         for life in lives:
+            # Not back into the queue it came from: a preference may have run out since it was put there.
             self._place_run(life)
+        return [copy_of_run(life.row) for life in lives]
 
     def _let_go(self, release: Agenda[Life]) -> None:
         while (front := release.front()) is not None and front[0] <= self.now_ns:
@@ -235,12 +232,6 @@ class Tables:
 
     def cancels_due(self, limit: int) -> list[RunRow]:
         return [copy_of_run(life.row) for life in self._look([self.cancels], limit)]
-
-    def _take(self, agendas: Iterable[Agenda[T]], limit: int) -> list[T]:
-        """Take the first items whose moment has come; the verb saves or deletes each: its new place."""
-        taken = take_due(agendas, self.now_ns, limit)
-        self._undo.append((_put_back, taken, None))
-        return [entry[2] for _, entry in taken]
 
     def _look(self, agendas: Iterable[Agenda[T]], limit: int) -> list[T]:
         """Return the first items whose moment has come; they stay where they are."""
@@ -295,7 +286,7 @@ class Tables:
         self._remove_work(life, work)
 
     def ready_activities(self, names: Collection[str] | None, limit: int) -> list[ActivityRow]:
-        return [copy_of_activity(work.row) for work in self._take(_named(self.waiting, names), limit)]
+        return [copy_of_activity(work.row) for work in self._look(_named(self.waiting, names), limit)]
 
     def due_activities(self, limit: int) -> list[ActivityRow]:
         return [copy_of_activity(work.row) for work in self._look([self.limits], limit)]
@@ -375,10 +366,6 @@ def _named(agendas: dict[str, Agenda[T]] | None, names: Collection[str] | None) 
     if not agendas:
         return ()
     return agendas.values() if names is None else [agendas[name] for name in names if name in agendas]
-
-
-def _put_back(taken: list[tuple[Agenda[T], Entry[T]]], _: None) -> None:
-    put_back(taken)
 
 
 def _cut(life: Life, length: int) -> None:

@@ -146,7 +146,7 @@ class WorkflowWorker:
             live, visible = self._bring_up(definition, row, live)
             self.executing = live
             draft = live.run_task(visible, claim.now_ns, self._worker_id)
-        except Exception as error:
+        except Exception as error:  # Whatever it is, it is this run's trouble and nobody else's (G6).
             if live is not None:
                 live.close()
             self._block(row, error)
@@ -164,7 +164,7 @@ class WorkflowWorker:
     def _resolve(self, name: str) -> Any | None:
         try:
             return self._resolver.resolve_workflow(name)
-        except Exception:
+        except Exception:  # User code: as if it did not know the name.
             log.exception("the resolver failed on workflow %r", name)
             return None
 

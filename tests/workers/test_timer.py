@@ -7,9 +7,10 @@ from typing import Any
 from derecho.journal.events import TimerFired
 from derecho.stores.bell import TIMERS
 from derecho.testing.conformance import scene
+from derecho.workers.due import DUE_BATCH_MAX
 from derecho.workers.idle import OUT_OF_REACH_S
 from derecho.workers.loop import IDLE_MAX_S
-from derecho.workers.timer import FIRE_BATCH_MAX, TimerWorker
+from derecho.workers.timer import TimerWorker
 
 
 def fired(bench: Any) -> list[int]:
@@ -35,10 +36,10 @@ def test_timers_fire_after_any_downtime_in_the_order_of_their_due_moments(bench:
 
 
 def test_more_timers_than_a_batch_are_fired_in_several(bench: Any) -> None:
-    bench.schedule(*(scene.timer(bench.clock, 1) for _ in range(FIRE_BATCH_MAX + 1)))
+    bench.schedule(*(scene.timer(bench.clock, 1) for _ in range(DUE_BATCH_MAX + 1)))
     bench.clock.advance(1)
     worker = TimerWorker(bench.store, worker_id="a")
-    assert [worker.process() for _ in range(3)] == [FIRE_BATCH_MAX, 1, 0]
+    assert [worker.process() for _ in range(3)] == [DUE_BATCH_MAX, 1, 0]
 
 
 def test_the_worker_rests_until_the_next_timer_but_never_for_long(bench: Any) -> None:
